@@ -1,0 +1,77 @@
+# Targets that a user needs: export, test. `make help` lists all.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+DEVICE ?= pixel8
+
+# The environment is up to date when it carries a stamp named after what went into it.
+KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+RUN_STAMP := $(VENV)/stamp-run-$(KEY)
+DEV_STAMP := $(VENV)/stamp-dev-$(KEY)
+BIN := $(VENV)/bin
+
+.PHONY: help export test shapes lint format types bench docs dist install dev clean
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+export: $(RUN_STAMP) ## export the shipped checkpoint for DEVICE (pixel8) to exports/ and transcribe with it
+	$(BIN)/python -m ortho_edge.export --device $(DEVICE)
+
+test: $(DEV_STAMP) ## run the whole test suite
+	$(BIN)/python -m pytest
+
+shapes: $(DEV_STAMP) ## run the quick tests with every array shape in a signature checked
+	$(BIN)/python -m pytest -m "not export and not slow" \
+		--jaxtyping-packages=ortho_edge,ortho_kernels,ortho_export,beartype.beartype
+
+lint: $(DEV_STAMP) ## check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(DEV_STAMP) ## apply the formatter and the safe fixes
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(DEV_STAMP) ## check types
+	$(BIN)/pyright
+
+bench: $(DEV_STAMP) ## time every subnet size in both runtimes
+	$(BIN)/python -m pytest bench --benchmark-only
+
+docs: $(DEV_STAMP) ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+dist: $(DEV_STAMP) ## build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+install: $(RUN_STAMP) ## only set up the environment
+dev: $(DEV_STAMP) ## only set up the environment with the development tools
+
+clean: ## remove the environment and everything that was built
+	rm -rf $(VENV) exports dist site .pytest_cache .ruff_cache .hypothesis .benchmarks
+
+# $(call install,REQUIREMENT): pip's own output goes to a log, one line per package to the terminal.
+define install
+@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] \
+	+ "; name another with make PYTHON=...") if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0'
+@echo "Setting up $(VENV) (a few minutes and about 2 GB the first time) ..."
+@$(PYTHON) -m venv $(VENV)
+@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+	-c constraints.txt -e '$(1)' \
+	| tee $(VENV)/install.log \
+	| sed -u -n -e 's/^Collecting \([^ ]*\).*/  \1/p' -e 's/^Installing collected.*/  installing .../p'
+@rm -f $(VENV)/stamp-*
+endef
+
+$(RUN_STAMP):
+	$(call install,.)
+	@touch $@
+
+$(DEV_STAMP):
+	$(call install,.[dev])
+	@touch $(RUN_STAMP) $@
