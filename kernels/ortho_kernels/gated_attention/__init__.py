@@ -1,0 +1,1 @@
+"""Self-attention whose heads are gated."""

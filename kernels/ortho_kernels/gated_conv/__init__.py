@@ -1,0 +1,1 @@
+"""Convolution module with one gate."""

@@ -1,0 +1,1 @@
+"""Feed-forward module whose hidden chunks are gated."""

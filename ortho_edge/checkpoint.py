@@ -1,0 +1,181 @@
+"""A checkpoint: a folder that carries everything which export and evaluation need.
+
+`model.safetensors` holds the weights, `checkpoint.json` the architecture, the trained subnets with
+their error rates and where they come from, `tokens.txt` the symbols. Nothing in it can execute.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from ortho_edge.atomic import atomic_folder
+from ortho_edge.cli import UserError
+from ortho_edge.conformer.architecture import Architecture
+from ortho_edge.subnet import Subnet
+from ortho_edge.supernet import Supernet
+from ortho_edge.tokens import Tokens
+
+SCHEMA_VERSION = 1
+WEIGHTS, DESCRIPTION, SYMBOLS = "model.safetensors", "checkpoint.json", "tokens.txt"
+
+FEATURES = {
+    "type": "kaldi-fbank", "sample_rate": 16000, "num_mel_bins": 80, "frame_length_ms": 25,
+    "frame_shift_ms": 10, "low_freq": 20, "high_freq": -400, "window": "povey",
+    "preemphasis": 0.97, "snip_edges": False, "dither": 0, "sample_scale": "[-1, 1]",
+}  # fmt: skip
+"""The feature settings that the weights were trained with (those of sherpa-onnx)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSubnet:
+    """A subnet that training produced.
+
+    Attributes:
+        name: Its size's name, such as `s030`.
+        subnet: What it keeps.
+        head: Its CTC head.
+        target: The share of the full cost that it was trained for.
+        metrics: Error rates in per cent, such as `{"dev_wer": 4.2, "dev_cer": 1.9}`.
+    """
+
+    name: str
+    subnet: Subnet
+    head: int
+    target: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Everything about a trained supernet.
+
+    Attributes:
+        supernet: The network, in eval mode.
+        tokens: Its symbols.
+        subnets: Trained subnets, the largest first.
+        provenance: Seed, versions, commit, data digest, command.
+    """
+
+    supernet: Supernet
+    tokens: Tokens
+    subnets: tuple[TrainedSubnet, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def subnet(self, name: str) -> TrainedSubnet:
+        """The trained subnet of that name.
+
+        Raises:
+            UserError: There is none.
+        """
+        for trained in self.subnets:
+            if trained.name == name:
+                return trained
+        raise UserError(
+            f"unknown subnet {name!r}; known: {', '.join(one.name for one in self.subnets)}"
+        )
+
+
+def shipped_checkpoint() -> Path:
+    """The folder of the checkpoint that comes with the package."""
+    return Path(str(resources.files("ortho_edge"))) / "checkpoints" / "digits"
+
+
+def save_checkpoint(
+    checkpoint: Checkpoint, path: Path, extra_files: Mapping[str, bytes] | None = None
+) -> None:
+    """Writes a checkpoint folder; it appears complete or not at all.
+
+    Args:
+        checkpoint: What to write.
+        path: The folder; replaced when it exists.
+        extra_files: More files of the folder by name, such as a model card.
+    """
+    description = {
+        "schema_version": SCHEMA_VERSION,
+        "architecture": dataclasses.asdict(checkpoint.supernet.architecture),
+        "num_ctc_heads": len(checkpoint.supernet.ctc_heads),
+        "features": FEATURES,
+        "subnets": [
+            {
+                "name": one.name,
+                "target": one.target,
+                "head": one.head,
+                "kept": list(one.subnet.kept),
+                "metrics": dict(one.metrics),
+            }
+            for one in checkpoint.subnets
+        ],
+        "provenance": dict(checkpoint.provenance),
+    }
+    weights = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in checkpoint.supernet.state_dict().items()
+    }
+    with atomic_folder(path) as folder:
+        (folder / WEIGHTS).write_bytes(save(weights))
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+        (folder / SYMBOLS).write_text(checkpoint.tokens.lines())
+        for name, content in (extra_files or {}).items():
+            (folder / name).write_bytes(content)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint folder.
+
+    Raises:
+        UserError: It is missing, incomplete, truncated or of another schema version.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"no checkpoint folder at {path}")
+    for name in (WEIGHTS, DESCRIPTION, SYMBOLS):
+        if not (path / name).is_file():
+            raise UserError(f"checkpoint {path} is incomplete: {name} is missing")
+    try:
+        description = json.loads((path / DESCRIPTION).read_text())
+        version = description["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"checkpoint {path} has schema version {version}; this version reads {SCHEMA_VERSION}"
+            )
+        return _assemble(path, description)
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"checkpoint {path} is damaged: {error}") from error
+
+
+def _assemble(path: Path, description: dict[str, Any]) -> Checkpoint:
+    fields = dict(description["architecture"])
+    fields["front_end_channels"] = tuple(fields["front_end_channels"])
+    supernet = Supernet(Architecture(**fields), description["num_ctc_heads"])
+    if description["features"] != FEATURES:
+        raise ValueError(f"feature settings {description['features']} are not {FEATURES}")
+    supernet.load_state_dict(load_file(path / WEIGHTS))
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in supernet.parameters()):
+        raise ValueError("a weight is not finite")
+    tokens = Tokens.parse((path / SYMBOLS).read_text())
+    if len(tokens) != supernet.architecture.vocab_size:
+        raise ValueError(f"{len(tokens)} symbols for {supernet.architecture.vocab_size} outputs")
+    subnets = tuple(
+        TrainedSubnet(
+            name=one["name"],
+            subnet=Subnet(len(supernet.space), tuple(one["kept"])),
+            head=one["head"],
+            target=one["target"],
+            metrics=one["metrics"],
+        )
+        for one in description["subnets"]
+    )
+    return Checkpoint(
+        supernet=supernet.eval(),
+        tokens=tokens,
+        subnets=subnets,
+        provenance=description["provenance"],
+    )

@@ -1,0 +1,1 @@
+"""The Conformer-CTC encoder whose components can be gated."""

@@ -1,0 +1,128 @@
+"""CTC symbols: what the encoder's outputs mean, and text to and from them.
+
+A symbol table is enough: characters, whole words and word pieces are all entries of it, and text
+is split by longest match. Words begin with U+2581 (as in sentencepiece), blank is symbol 0.
+`tokens.txt` holds one `symbol id` per line, the form that sherpa-onnx reads.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+BLANK = "<blk>"
+WORD_START = "\u2581"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A symbol table with blank first.
+
+    Attributes:
+        symbols: The symbols; the index is the id.
+    """
+
+    symbols: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when blank is not first or a symbol is empty, spaced or repeated."""
+        if not self.symbols or self.symbols[0] != BLANK:
+            raise ValueError(f"symbol 0 must be {BLANK}")
+        if len(set(self.symbols)) != len(self.symbols):
+            raise ValueError("symbols must be distinct")
+        for symbol in self.symbols:
+            if not symbol or symbol.split() != [symbol]:
+                raise ValueError(f"symbol {symbol!r} is empty or holds white space")
+
+    def __len__(self) -> int:
+        """V, the number of symbols, blank included."""
+        return len(self.symbols)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {symbol: index for index, symbol in enumerate(self.symbols) if index}
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self.symbols))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text` by longest match from the left.
+
+        Raises:
+            ValueError: A piece of the text is in no symbol.
+        """
+        marked = "".join(WORD_START + word for word in text.split())
+        ids = []
+        start = 0
+        while start < len(marked):
+            for stop in range(min(len(marked), start + self._longest), start, -1):
+                index = self._ids.get(marked[start:stop])
+                if index is not None:
+                    ids.append(index)
+                    start = stop
+                    break
+            else:
+                raise ValueError(f"no symbol for {marked[start]!r} in {text!r}")
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of symbol ids; blanks are left out."""
+        joined = "".join(self.symbols[index] for index in ids if index)
+        return " ".join(joined.replace(WORD_START, " ").split())
+
+    @staticmethod
+    def minimum_frames(ids: Sequence[int]) -> int:
+        """Encoder frames that CTC needs for `ids`: a blank must part repeated symbols."""
+        return len(ids) + sum(a == b for a, b in zip(ids, ids[1:], strict=False))
+
+    def lines(self) -> str:
+        """The text of `tokens.txt`."""
+        return "".join(f"{symbol} {index}\n" for index, symbol in enumerate(self.symbols))
+
+    @classmethod
+    def parse(cls, text: str) -> "Tokens":
+        """Reads the text of a `tokens.txt`.
+
+        Raises:
+            ValueError: A line is not `symbol id` or the ids are not 0, 1, 2, ...
+        """
+        symbols = []
+        for number, line in enumerate(text.splitlines()):
+            parts = line.split()
+            if len(parts) != 2 or parts[1] != str(number):
+                raise ValueError(
+                    f"line {number + 1} of tokens.txt is {line!r}, not 'symbol {number}'"
+                )
+            symbols.append(parts[0])
+        return cls(tuple(symbols))
+
+
+def character_tokens(words: Iterable[str] = (), characters: str = "") -> Tokens:
+    """A table of whole `words` and, for everything else, single characters.
+
+    Args:
+        words: Words that get a symbol of their own.
+        characters: Characters that spell all other words, such as `ABC...Z'`.
+    """
+    spelled = (WORD_START, *characters) if characters else ()
+    return Tokens((BLANK, *(WORD_START + word for word in words), *spelled))
+
+
+def sentencepiece_tokens(model: Path) -> Tokens:
+    """The pieces of a sentencepiece model as a symbol table, its unknown and control pieces left out.
+
+    Raises:
+        FileNotFoundError: The model is not there.
+    """
+    import sentencepiece
+
+    if not model.is_file():
+        raise FileNotFoundError(f"no sentencepiece model at {model}")
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    pieces = [
+        processor.id_to_piece(index)
+        for index in range(processor.get_piece_size())
+        if not (processor.is_unknown(index) or processor.is_control(index))
+    ]
+    return Tokens((BLANK, *pieces))
