@@ -1,0 +1,43 @@
+"""Every numeric tolerance of the tests, each with the reason why it is that large and no larger.
+
+Use: `torch.testing.assert_close(actual, expected, **tolerance("compaction_float32"))`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """Agreement is |actual - expected| <= atol + rtol * |expected|."""
+
+    rtol: float
+    atol: float
+    reason: str
+
+
+TOLERANCES: dict[str, Tolerance] = {
+    "exact": Tolerance(rtol=0.0, atol=0.0, reason="the same operations in the same order"),
+    "float64_reordered": Tolerance(
+        rtol=1e-10, atol=1e-12, reason="float64 sums taken in another order; eps is 2.2e-16"
+    ),
+    "float32_reordered": Tolerance(
+        rtol=1e-5, atol=1e-6, reason="float32 sums taken in another order; eps is 1.2e-7"
+    ),
+    "compaction_float32": Tolerance(
+        rtol=0.0, atol=1e-6, reason="the contract of compaction: dense matmuls tile differently"
+    ),
+    "fbank": Tolerance(
+        rtol=0.0,
+        atol=1e-3,
+        reason="log-mel energies by two FFTs in float32; speech moves them by 10",
+    ),
+    "parity_float32": Tolerance(
+        rtol=0.0, atol=1e-3, reason="the contract of export: log-probs of another runtime's kernels"
+    ),
+}
+
+
+def tolerance(name: str) -> dict[str, float]:
+    """The keyword arguments of `assert_close` for the entry `name`."""
+    entry = TOLERANCES[name]
+    return {"rtol": entry.rtol, "atol": entry.atol}
