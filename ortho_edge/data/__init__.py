@@ -1,0 +1,1 @@
+"""Speech data: corpora, audio, features, augmentation and batches."""

@@ -1,0 +1,332 @@
+"""Batches for training and evaluation: cuts in, padded features and tokens out.
+
+Training batches come from lhotse's dynamic bucketing and are augmented; what cannot be used is
+skipped and counted. Evaluation batches keep every readable cut. The chance in a cut's augmentation
+depends on (seed, epoch, cut) alone, so batches are the same for any number of loader processes and
+after a resume.
+
+Shapes: B batch, T frames of 10 ms.
+"""
+
+import hashlib
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
+from lhotse.dataset.sampling.base import CutSampler
+from torch.utils.data import DataLoader, Dataset
+
+from ortho_edge.data.audio import AudioError
+from ortho_edge.data.augmentation import Augmentation, augment_features, augment_waveform
+from ortho_edge.data.features import FRAME_LENGTH, NUM_BINS, fbank
+from ortho_edge.data.waveforms import WaveformCache, load_cut, long_enough, shared_cache
+
+logger = logging.getLogger(__name__)
+
+_CUTS_FOR_BUCKETS = 10_000
+
+
+class Vocabulary(Protocol):
+    """What batches need of the tokens."""
+
+    def encode(self, text: str) -> list[int]:
+        """Returns ids; raises ValueError where a character has none."""
+        ...
+
+    def minimum_frames(self, ids: list[int]) -> int:
+        """Returns the fewest output frames in which CTC can say ``ids``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Utterances of like length, padded with zeros."""
+
+    features: torch.Tensor
+    """Log-mel features, ``(B, T, 80)`` float32, zero beyond each utterance's end."""
+    feature_lengths: torch.Tensor
+    """Frames of each utterance, ``(B,)`` int64."""
+    tokens: torch.Tensor
+    """All utterances' tokens one after another, ``(sum of token_lengths,)`` int64."""
+    token_lengths: torch.Tensor
+    """Tokens of each utterance, ``(B,)`` int64."""
+    texts: tuple[str, ...]
+    """Reference texts."""
+    cut_ids: tuple[str, ...]
+    """Names of the cuts."""
+    speakers: tuple[str, ...]
+    """Speakers; empty where unknown."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Cuts left out since the previous batch, by reason."""
+    position: int = 0
+    """Batches of the epoch up to and with this one, those that were passed over included. As
+    ``skip_batches`` it makes `training_batches` go on after this batch."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Returns the batch with its tensors on ``device``."""
+        names = ("features", "feature_lengths", "tokens", "token_lengths")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Example:
+    features: torch.Tensor
+    tokens: list[int]
+    text: str
+    cut_id: str
+    speaker: str
+
+
+class _Skip(Exception):
+    """A cut cannot be used; the message is the reason to count."""
+
+
+def subsampled_frames(num_frames: int) -> int:
+    """Returns how many frames the encoder makes of ``num_frames`` (two strides of 2)."""
+    return ((num_frames + 1) // 2 + 1) // 2
+
+
+def training_batches(
+    cuts: CutSet,
+    *,
+    tokens: Vocabulary,
+    augmentation: Augmentation,
+    max_duration: float,
+    seed: int,
+    epoch: int,
+    num_buckets: int = 10,
+    skip_batches: int = 0,
+    num_workers: int = 0,
+    cache: bool | WaveformCache = False,
+) -> Iterator[Batch]:
+    """Makes one epoch of shuffled, augmented batches.
+
+    Args:
+        cuts: Cuts with audio and one supervision with text; eager or lazy.
+        tokens: Turns texts into ids.
+        augmentation: What is done to the audio; `Augmentation.none()` for nothing.
+        max_duration: Most seconds in a batch, padding included (before augmentation).
+        seed: Seed of the order and of the augmentation.
+        epoch: Number of this pass; every pass has another order and augmentation.
+        num_buckets: Groups of like duration; fewer where there are fewer cuts.
+        skip_batches: Leaves out so many batches without loading them, to resume: the
+            `Batch.position` of the last batch that was used.
+        num_workers: Loader processes; 0 loads in this process.
+        cache: Keep decoded waveforms, as int16, in the given cache or in the one of this process.
+            Eager cuts are then decoded before loader processes start, which share the memory.
+
+    Yields:
+        Batches without the cuts that cannot be read, are shorter than a window, have a text
+        that ``tokens`` cannot spell or too few frames for CTC. These are counted in
+        `Batch.skipped`; a batch of nothing else is passed over and its counts go to the next.
+    """
+    sampler = _bucketing_sampler(cuts, max_duration, num_buckets, seed)
+    if sampler is None:
+        return
+    sampler.set_epoch(epoch)
+    kept = shared_cache() if cache is True else (cache or None)
+    if kept is not None and num_workers > 0 and not cuts.is_lazy:
+        kept.fill(cuts)
+    prepare = partial(
+        _training_example,
+        tokens=tokens,
+        augmentation=augmentation,
+        seed=seed,
+        epoch=epoch,
+        cache=kept,
+    )
+    yield from _batches(
+        islice(iter(sampler), skip_batches, None), prepare, num_workers, skip_batches
+    )
+
+
+def evaluation_batches(
+    cuts: CutSet,
+    *,
+    tokens: Vocabulary,
+    max_duration: float,
+    num_workers: int = 0,
+    cache: bool | WaveformCache = False,
+) -> Iterator[Batch]:
+    """Makes batches of every readable cut, unchanged, the same way each time.
+
+    Args:
+        cuts: Cuts with audio and one supervision with text. Eager ones are taken from short to
+            long, lazy ones as they come.
+        tokens: Turns texts into ids. A text that it cannot spell has no tokens in the batch, but
+            stays in `Batch.texts`: an error rate counts it.
+        max_duration: Most seconds in a batch, padding included.
+        num_workers: Loader processes; 0 loads in this process.
+        cache: Keep decoded waveforms, as int16, in the given cache or in the one of this process.
+
+    Yields:
+        Batches of every cut whose audio can be read; others are counted in `Batch.skipped`.
+    """
+    if not cuts.is_lazy:
+        cuts = cuts.sort_by_duration(ascending=True)
+    # Every process evaluates everything: splitting is up to the caller.
+    sampler = DynamicCutSampler(cuts, max_duration=max_duration, world_size=1, rank=0)
+    kept = shared_cache() if cache is True else (cache or None)
+    prepare = partial(_evaluation_example, tokens=tokens, cache=kept)
+    yield from _batches(iter(sampler), prepare, num_workers, 0)
+
+
+def _bucketing_sampler(
+    cuts: CutSet, max_duration: float, num_buckets: int, seed: int
+) -> CutSampler | None:
+    num_cuts = sum(1 for _ in islice(cuts, _CUTS_FOR_BUCKETS))
+    if num_cuts == 0:
+        return None
+    num_buckets = min(num_buckets, num_cuts)
+    with warnings.catch_warnings():
+        # Small corpora are eager by choice.
+        warnings.filterwarnings("ignore", message=".*eagerly read CutSet")
+        return DynamicBucketingSampler(
+            cuts,
+            max_duration=max_duration,
+            num_buckets=num_buckets,
+            duration_bins=[] if num_buckets < 2 else None,  # pyright: ignore[reportArgumentType]
+            num_cuts_for_bins_estimate=_CUTS_FOR_BUCKETS,
+            shuffle=True,
+            seed=seed,
+        )
+
+
+class _Loader(Dataset):
+    """Maps the cuts of a batch to its examples; the sampler's items are the indices."""
+
+    def __init__(self, prepare: partial) -> None:
+        self.prepare = prepare
+
+    def __getitem__(self, cuts: CutSet) -> tuple[list[_Example], Counter]:
+        examples, skipped = [], Counter()
+        with _one_thread():
+            for cut in cuts:
+                try:
+                    examples.append(self.prepare(cut))
+                except _Skip as reason:
+                    skipped[str(reason)] += 1
+        return examples, skipped
+
+
+def _batches(
+    samples: Iterator[CutSet], prepare: partial, num_workers: int, position: int
+) -> Iterator[Batch]:
+    loader = DataLoader(
+        _Loader(prepare),
+        sampler=samples,  # pyright: ignore[reportArgumentType]
+        batch_size=None,
+        collate_fn=_as_is,
+        num_workers=num_workers,
+        worker_init_fn=_start_worker,
+    )
+    carried = Counter()
+    for position, (examples, skipped) in enumerate(loader, start=position + 1):
+        carried.update(skipped)
+        if examples:
+            yield _collate(examples, dict(carried), position)
+            carried = Counter()
+    if carried:
+        logger.warning("skipped after the last batch: %s", dict(carried))
+
+
+def _as_is(item: object) -> object:
+    return item
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps torch on one thread, so that sums are rounded alike here and in a loader process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _training_example(
+    cut: Cut,
+    *,
+    tokens: Vocabulary,
+    augmentation: Augmentation,
+    seed: int,
+    epoch: int,
+    cache: WaveformCache | None,
+) -> _Example:
+    text = _text(cut)
+    try:
+        ids = tokens.encode(text)
+    except ValueError:
+        raise _Skip("unrepresentable text") from None
+    rng = _generator(seed, epoch, cut.id)
+    samples = augment_waveform(_load(cut, cache), rng, augmentation)
+    if len(samples) < FRAME_LENGTH:
+        raise _Skip("too short")
+    features = augment_features(fbank(samples), rng, augmentation)
+    if subsampled_frames(len(features)) < tokens.minimum_frames(ids):
+        raise _Skip("too short for its text")
+    return _Example(features=features, tokens=ids, text=text, cut_id=cut.id, speaker=_speaker(cut))
+
+
+def _evaluation_example(cut: Cut, *, tokens: Vocabulary, cache: WaveformCache | None) -> _Example:
+    text = _text(cut)
+    try:
+        ids = tokens.encode(text)
+    except ValueError:
+        ids = []
+    features = fbank(long_enough(_load(cut, cache)))
+    return _Example(features=features, tokens=ids, text=text, cut_id=cut.id, speaker=_speaker(cut))
+
+
+def _load(cut: Cut, cache: WaveformCache | None) -> np.ndarray:
+    try:
+        return load_cut(cut, cache)
+    except AudioError as error:
+        raise _Skip(error.reason) from error
+
+
+def _generator(seed: int, epoch: int, name: str) -> np.random.Generator:
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return np.random.default_rng([seed, epoch, int.from_bytes(digest, "little")])
+
+
+def _text(cut: Cut) -> str:
+    return " ".join(s.text for s in cut.supervisions if s.text)
+
+
+def _speaker(cut: Cut) -> str:
+    return next((s.speaker for s in cut.supervisions if s.speaker), "")
+
+
+def _collate(examples: list[_Example], skipped: dict[str, int], position: int) -> Batch:
+    lengths = torch.tensor([len(example.features) for example in examples])
+    features = torch.zeros(len(examples), int(lengths.max()), NUM_BINS)
+    for row, example in zip(features, examples, strict=True):
+        row[: len(example.features)] = example.features
+    return Batch(
+        features=features,
+        feature_lengths=lengths,
+        tokens=torch.tensor([i for e in examples for i in e.tokens], dtype=torch.int64),
+        token_lengths=torch.tensor([len(e.tokens) for e in examples]),
+        texts=tuple(e.text for e in examples),
+        cut_ids=tuple(e.cut_id for e in examples),
+        speakers=tuple(e.speaker for e in examples),
+        skipped=skipped,
+        position=position,
+    )
