@@ -46,7 +46,7 @@ def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarra
         to_rate: Wanted rate in Hz.
 
     Returns:
-        float32 of about ``N * to_rate / from_rate`` samples; the input itself where the rates agree.
+        float32 of about ``N * to_rate / from_rate`` samples; the input where the rates agree.
     """
     if from_rate == to_rate or len(samples) == 0:
         return samples

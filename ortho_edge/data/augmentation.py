@@ -54,7 +54,7 @@ class Augmentation:
     vocal_tract: Range = (0.85, 1.18)
     """Factor on frequencies, drawn on a logarithmic scale; above 1 a shorter tract."""
     vocal_tract_cutoff_hz: float = 4800.0
-    """Frequencies below it are scaled by the factor; those above it are fitted to the band's end."""
+    """Frequencies below it are scaled by the factor; those above it fill the rest of the band."""
     channel_probability: float = 0.7
     """Of a smooth random equalisation."""
     channel_db: float = 4.0
@@ -167,13 +167,13 @@ def _limit_band(samples: np.ndarray, rate: float) -> np.ndarray:
 
 def _add_noise(samples: np.ndarray, rng: np.random.Generator, a: Augmentation) -> np.ndarray:
     slope, snr_db = rng.uniform(*a.noise_slope), rng.uniform(*a.noise_snr_db)
-    length = next_fast_len(max(len(samples), 2), real=True)
+    length = int(next_fast_len(max(len(samples), 2), real=True))  # pyright: ignore[reportArgumentType]
     num_bins = length // 2 + 1
     spectrum = rng.standard_normal(2 * num_bins, dtype=np.float32).view(np.complex64)
     # Below 50 Hz the slope stops, or brown noise would be nothing but rumble.
     corner = max(1, 50 * length // SAMPLE_RATE)
     shape = np.maximum(np.arange(num_bins, dtype=np.float32), corner) ** np.float32(-slope / 2)
-    noise = irfft(spectrum * shape, n=length)[: len(samples)]
+    noise = np.asarray(irfft(spectrum * shape, n=length))[: len(samples)]
     power, noise_power = float(np.mean(samples**2)), float(np.mean(noise**2))
     scale = np.sqrt(power / max(noise_power, 1e-20) * 10.0 ** (-snr_db / 10.0))
     return samples + noise * np.float32(scale)

@@ -1,8 +1,8 @@
 """The speech corpora as lhotse CutSets.
 
-A folder of recordings with a ``transcripts.tsv`` beside it (tab-separated, one line of column names,
-then one line for each utterance) becomes eager CutSets. A file that is missing, empty or unreadable
-is left out, and one log line counts them by reason.
+A folder of recordings with a ``transcripts.tsv`` (tab-separated, one line of column names, then one
+line for each utterance) becomes an eager CutSet. A file that is missing, empty or unreadable is
+left out, and one log line counts them by reason.
 """
 
 import csv
@@ -14,8 +14,10 @@ from pathlib import Path
 
 import soundfile
 from lhotse import AudioSource, CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.cut import Cut
 
 from ortho_edge.cli import UserError
+from ortho_edge.data.waveforms import each_cut
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +64,12 @@ def speechocean762(root: str | Path, split: str) -> CutSet:
     splits = ("train", "dev", "test")
     if split not in splits:
         raise UserError(f"unknown split '{split}' of speechocean762; known: {', '.join(splits)}")
-    return _transcribed_folder(
-        Path(root) / "speechocean762" / split, suffix=".opus", custom={"age": int, "gender": str}
+    return CutSet.from_cuts(
+        _transcribed_cuts(
+            Path(root) / "speechocean762" / split,
+            suffix=".opus",
+            custom={"age": int, "gender": str},
+        )
     )
 
 
@@ -86,16 +92,16 @@ def fsdd(
     Raises:
         UserError: The corpus or a named speaker is absent.
     """
-    cuts = _transcribed_folder(Path(root) / "fsdd", suffix=".flac", custom={"take": int})
+    cuts = _transcribed_cuts(Path(root) / "fsdd", suffix=".flac", custom={"take": int})
     known = sorted({_speaker(cut) for cut in cuts})
     unknown = sorted(set(speakers or ()) - set(known))
     if unknown:
         raise UserError(f"unknown speaker '{unknown[0]}' of fsdd; known: {', '.join(known)}")
-    return cuts.filter(
-        lambda cut: (
-            (speakers is None or _speaker(cut) in speakers) and (takes is None or cut.take in takes)
-        )
-    ).to_eager()
+    return CutSet.from_cuts(
+        cut
+        for cut in cuts
+        if (speakers is None or _speaker(cut) in speakers) and (takes is None or cut.take in takes)
+    )
 
 
 def librivox(root: str | Path) -> CutSet:
@@ -107,7 +113,7 @@ def librivox(root: str | Path) -> CutSet:
     Raises:
         UserError: The corpus is absent.
     """
-    return _transcribed_folder(Path(root) / "librivox", suffix=".flac")
+    return CutSet.from_cuts(_transcribed_cuts(Path(root) / "librivox", suffix=".flac"))
 
 
 def synthetic(folder: str | Path) -> CutSet:
@@ -119,7 +125,7 @@ def synthetic(folder: str | Path) -> CutSet:
     Raises:
         UserError: There is no such folder.
     """
-    return _transcribed_folder(Path(folder), suffix=".flac")
+    return CutSet.from_cuts(_transcribed_cuts(Path(folder), suffix=".flac"))
 
 
 def librispeech(root: str | Path, parts: Sequence[str], num_jobs: int = 1) -> CutSet:
@@ -139,7 +145,7 @@ def librispeech(root: str | Path, parts: Sequence[str], num_jobs: int = 1) -> Cu
         _require_folder(Path(root) / part)
     manifests = prepare_librispeech(root, dataset_parts=list(parts), num_jobs=num_jobs)
     cuts = [_from_manifests(manifests[part]) for part in parts]
-    return CutSet.from_cuts(cut for part in cuts for cut in part)
+    return CutSet.from_cuts(cut for part in cuts for cut in each_cut(part))
 
 
 def tedlium2(root: str | Path, part: str, num_jobs: int = 1) -> CutSet:
@@ -164,11 +170,11 @@ def _from_manifests(manifests: dict) -> CutSet:
         recordings=manifests["recordings"], supervisions=manifests["supervisions"]
     ).trim_to_supervisions(keep_overlapping=False)
     # lhotse names trimmed cuts at random, and augmentation is seeded by the name.
-    return CutSet.from_cuts(cut.with_id(cut.supervisions[0].id) for cut in cuts)
+    return CutSet.from_cuts(cut.with_id(cut.supervisions[0].id) for cut in each_cut(cuts))
 
 
-def _speaker(cut: MonoCut) -> str:
-    return cut.supervisions[0].speaker
+def _speaker(cut: Cut) -> str:
+    return cut.supervisions[0].speaker or ""
 
 
 def _require_folder(folder: Path) -> None:
@@ -176,9 +182,9 @@ def _require_folder(folder: Path) -> None:
         raise UserError(f"no such corpus folder: '{folder}'")
 
 
-def _transcribed_folder(
+def _transcribed_cuts(
     folder: Path, *, suffix: str, custom: dict[str, type] | None = None
-) -> CutSet:
+) -> list[MonoCut]:
     """Reads ``transcripts.tsv`` and the headers of ``audio/<utterance><suffix>``."""
     table = folder / "transcripts.tsv"
     if not table.is_file():
@@ -196,7 +202,7 @@ def _transcribed_folder(
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
     level = logging.WARNING if skipped else logging.INFO
     logger.log(level, "%s: %d utterances, skipped: %s", folder, len(cuts), counts or "none")
-    return CutSet.from_cuts(cuts)
+    return cuts
 
 
 def _recording(path: Path, name: str) -> Recording | str:

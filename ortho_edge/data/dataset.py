@@ -27,10 +27,11 @@ from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.sampling.base import CutSampler
 from torch.utils.data import DataLoader, Dataset
 
+from ortho_edge.conformer.architecture import subsampled_length
 from ortho_edge.data.audio import AudioError
 from ortho_edge.data.augmentation import Augmentation, augment_features, augment_waveform
 from ortho_edge.data.features import FRAME_LENGTH, NUM_BINS, fbank
-from ortho_edge.data.waveforms import WaveformCache, load_cut, long_enough, shared_cache
+from ortho_edge.data.waveforms import WaveformCache, each_cut, load_cut, shared_cache
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +89,8 @@ class _Example:
     speaker: str
 
 
-class _Skip(Exception):
+class _SkipError(Exception):
     """A cut cannot be used; the message is the reason to count."""
-
-
-def subsampled_frames(num_frames: int) -> int:
-    """Returns how many frames the encoder makes of ``num_frames`` (two strides of 2)."""
-    return ((num_frames + 1) // 2 + 1) // 2
 
 
 def training_batches(
@@ -185,7 +181,7 @@ def evaluation_batches(
 def _bucketing_sampler(
     cuts: CutSet, max_duration: float, num_buckets: int, seed: int
 ) -> CutSampler | None:
-    num_cuts = sum(1 for _ in islice(cuts, _CUTS_FOR_BUCKETS))
+    num_cuts = sum(1 for _ in islice(each_cut(cuts), _CUTS_FOR_BUCKETS))
     if num_cuts == 0:
         return None
     num_buckets = min(num_buckets, num_cuts)
@@ -212,16 +208,16 @@ class _Loader(Dataset):
     def __getitem__(self, cuts: CutSet) -> tuple[list[_Example], Counter]:
         examples, skipped = [], Counter()
         with _one_thread():
-            for cut in cuts:
+            for cut in each_cut(cuts):
                 try:
                     examples.append(self.prepare(cut))
-                except _Skip as reason:
+                except _SkipError as reason:
                     skipped[str(reason)] += 1
         return examples, skipped
 
 
 def _batches(
-    samples: Iterator[CutSet], prepare: partial, num_workers: int, position: int
+    samples: Iterator[CutSet], prepare: partial, num_workers: int, done: int
 ) -> Iterator[Batch]:
     loader = DataLoader(
         _Loader(prepare),
@@ -232,7 +228,7 @@ def _batches(
         worker_init_fn=_start_worker,
     )
     carried = Counter()
-    for position, (examples, skipped) in enumerate(loader, start=position + 1):
+    for position, (examples, skipped) in enumerate(loader, start=done + 1):
         carried.update(skipped)
         if examples:
             yield _collate(examples, dict(carried), position)
@@ -273,14 +269,14 @@ def _training_example(
     try:
         ids = tokens.encode(text)
     except ValueError:
-        raise _Skip("unrepresentable text") from None
+        raise _SkipError("unrepresentable text") from None
     rng = _generator(seed, epoch, cut.id)
     samples = augment_waveform(_load(cut, cache), rng, augmentation)
     if len(samples) < FRAME_LENGTH:
-        raise _Skip("too short")
+        raise _SkipError("too short")
     features = augment_features(fbank(samples), rng, augmentation)
-    if subsampled_frames(len(features)) < tokens.minimum_frames(ids):
-        raise _Skip("too short for its text")
+    if subsampled_length(len(features)) < tokens.minimum_frames(ids):
+        raise _SkipError("too short for its text")
     return _Example(features=features, tokens=ids, text=text, cut_id=cut.id, speaker=_speaker(cut))
 
 
@@ -290,15 +286,20 @@ def _evaluation_example(cut: Cut, *, tokens: Vocabulary, cache: WaveformCache | 
         ids = tokens.encode(text)
     except ValueError:
         ids = []
-    features = fbank(long_enough(_load(cut, cache)))
+    features = fbank(_long_enough(_load(cut, cache)))
     return _Example(features=features, tokens=ids, text=text, cut_id=cut.id, speaker=_speaker(cut))
+
+
+def _long_enough(samples: np.ndarray) -> np.ndarray:
+    """Puts silence after audio that is shorter than one analysis window."""
+    return np.pad(samples, (0, max(0, FRAME_LENGTH - len(samples))))
 
 
 def _load(cut: Cut, cache: WaveformCache | None) -> np.ndarray:
     try:
         return load_cut(cut, cache)
     except AudioError as error:
-        raise _Skip(error.reason) from error
+        raise _SkipError(error.reason) from error
 
 
 def _generator(seed: int, epoch: int, name: str) -> np.random.Generator:

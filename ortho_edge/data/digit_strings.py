@@ -4,6 +4,8 @@ import numpy as np
 from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.cut import MixedCut, MixTrack, PaddingCut
 
+from ortho_edge.data.waveforms import each_cut
+
 Range = tuple[float, float]
 
 
@@ -67,8 +69,12 @@ def _check_range(name: str, bounds: Range) -> None:
 def _by_speaker_and_word(isolated: CutSet) -> dict[str, dict[str, list[MonoCut]]]:
     takes: dict[str, dict[str, list[MonoCut]]] = {}
     rates = set()
-    for cut in isolated:
+    for cut in each_cut(isolated):
+        if not isinstance(cut, MonoCut) or len(cut.supervisions) != 1:
+            raise ValueError(f"cut {cut.id} is not an isolated digit")
         supervision = cut.supervisions[0]
+        if not supervision.speaker or not supervision.text:
+            raise ValueError(f"cut {cut.id} lacks its speaker or its text")
         takes.setdefault(supervision.speaker, {}).setdefault(supervision.text, []).append(cut)
         rates.add(cut.sampling_rate)
     if len(rates) != 1:
@@ -84,14 +90,14 @@ def _string(name: str, digits: list[MonoCut], silences: list[float]) -> MixedCut
     for digit, gap in zip(digits, gaps, strict=False):
         position += gap
         starts.append(position)
-        position += digit.num_samples
+        position += digit.num_samples or 0
     num_samples = position + gaps[-1]
     supervision = SupervisionSegment(
         id=name,
         recording_id=name,
         start=0.0,
         duration=(position - starts[0]) / rate,
-        text=" ".join(digit.supervisions[0].text for digit in digits),
+        text=" ".join(digit.supervisions[0].text or "" for digit in digits),
         speaker=digits[0].supervisions[0].speaker,
         language="English",
     )

@@ -5,17 +5,30 @@ transforms or signal-to-noise ratios is left to lhotse.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 from lhotse import CutSet, MonoCut
 from lhotse.cut import Cut, MixedCut, PaddingCut
 
 from ortho_edge.data.audio import SAMPLE_RATE, AudioError, read_samples, resample
-from ortho_edge.data.features import FRAME_LENGTH
 
 _INT16_SCALE = 32767.0
-_Key = tuple[str, int, int, int]
+_ROUNDING_SECONDS = 0.025
+"""A duration may promise this much more than its file holds; beyond it the file is cut off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stretch:
+    """Some samples of one channel of a file, at the file's own rate."""
+
+    path: str
+    rate: int
+    channel: int | None
+    first: int
+    count: int
 
 
 class WaveformCache:
@@ -28,35 +41,32 @@ class WaveformCache:
     def __init__(self, max_bytes: int = 2 * 1024**3) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
-        self._stretches: dict[_Key, np.ndarray] = {}
+        self._decoded: dict[_Stretch, np.ndarray] = {}
 
-    def __getstate__(self) -> dict[str, int]:
+    def __reduce__(self) -> tuple[object, ...]:
         # A spawned process starts empty: sending gigabytes through a pipe costs more than decoding.
-        return {"max_bytes": self.max_bytes}
-
-    def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["max_bytes"])
+        return WaveformCache, (self.max_bytes,)
 
     def __len__(self) -> int:
-        return len(self._stretches)
+        return len(self._decoded)
 
-    def read(self, cut: MonoCut) -> np.ndarray:
-        """Returns the cut's samples as float32 at its own rate, decoding them at most once."""
-        key = (str(cut.recording.sources[0].source), cut.channel, *_stretch(cut))
-        stretch = self._stretches.get(key)
-        if stretch is None:
-            stretch = np.rint(np.clip(_decode(cut), -1.0, 1.0) * _INT16_SCALE).astype(np.int16)
-            if self.num_bytes + stretch.nbytes <= self.max_bytes:
-                self._stretches[key] = stretch
-                self.num_bytes += stretch.nbytes
-        return stretch * np.float32(1.0 / _INT16_SCALE)
+    def read(self, stretch: _Stretch) -> np.ndarray:
+        """Returns the stretch as float32, decoding it at most once while there is room."""
+        decoded = self._decoded.get(stretch)
+        if decoded is None:
+            samples = np.clip(_decode(stretch), -1.0, 1.0)
+            decoded = np.rint(samples * _INT16_SCALE).astype(np.int16)
+            if self.num_bytes + decoded.nbytes <= self.max_bytes:
+                self._decoded[stretch] = decoded
+                self.num_bytes += decoded.nbytes
+        return decoded * np.float32(1.0 / _INT16_SCALE)
 
-    def fill(self, cuts: Iterable[Cut]) -> None:
+    def fill(self, cuts: CutSet) -> None:
         """Decodes all plain audio that ``cuts`` need; what cannot be read is left for later."""
-        for cut in cuts:
-            for _, part in _parts(cut) or ():
+        for cut in each_cut(cuts):
+            for _, stretch in _stretches(cut) or ():
                 try:
-                    self.read(part)
+                    self.read(stretch)
                 except AudioError:
                     continue
 
@@ -65,6 +75,11 @@ class WaveformCache:
 def shared_cache() -> WaveformCache:
     """Returns the cache that all data sets of this process share."""
     return WaveformCache()
+
+
+def each_cut(cuts: CutSet) -> Iterator[Cut]:
+    """Goes through a CutSet, whose own annotation hides that it is iterable."""
+    return iter(cast("Iterable[Cut]", cuts))
 
 
 def load_cut(cut: Cut, cache: WaveformCache | None = None) -> np.ndarray:
@@ -80,70 +95,64 @@ def load_cut(cut: Cut, cache: WaveformCache | None = None) -> np.ndarray:
     Raises:
         AudioError: Missing, unreadable, empty, truncated or non-finite audio.
     """
-    parts = _parts(cut)
-    if parts is None:
+    stretches = _stretches(cut)
+    if stretches is None:
         return resample(_load_with_lhotse(cut), cut.sampling_rate, SAMPLE_RATE)
     read = _decode if cache is None else cache.read
     if isinstance(cut, MonoCut):
-        return resample(read(cut), cut.sampling_rate, SAMPLE_RATE)
-    samples = np.zeros(cut.num_samples, dtype=np.float32)
-    for first, part in parts:
-        room = samples[first : first + part.num_samples]
-        room += read(part)[: len(room)]
+        return resample(read(stretches[0][1]), cut.sampling_rate, SAMPLE_RATE)
+    samples = np.zeros(cut.num_samples or 0, dtype=np.float32)
+    for start, stretch in stretches:
+        room = samples[start : start + stretch.count]
+        room += read(stretch)[: len(room)]
     return resample(samples, cut.sampling_rate, SAMPLE_RATE)
 
 
-def long_enough(samples: np.ndarray) -> np.ndarray:
-    """Returns ``samples`` with silence after it if it is shorter than one analysis window."""
-    return np.pad(samples, (0, max(0, FRAME_LENGTH - len(samples))))
-
-
-def _parts(cut: Cut) -> list[tuple[int, MonoCut]] | None:
-    """Returns (first sample, plain cut) pairs to add up, or None where lhotse must do it."""
+def _stretches(cut: Cut) -> list[tuple[int, _Stretch]] | None:
+    """Returns (start in the cut, stretch) pairs to add up, or None where lhotse must do it."""
     if isinstance(cut, MonoCut):
-        return [(0, cut)] if _is_plain(cut) else None
+        stretch = _stretch(cut)
+        return None if stretch is None else [(0, stretch)]
     if not isinstance(cut, MixedCut) or cut.transforms:
         return None
-    if any(track.snr is not None or track.mute for track in cut.tracks):
-        return None
-    audible = [track for track in cut.tracks if not isinstance(track.cut, PaddingCut)]
-    if not all(isinstance(track.cut, MonoCut) and _is_plain(track.cut) for track in audible):
-        return None
-    return list(_laid_out(cut))
-
-
-def _laid_out(cut: MixedCut) -> Iterator[tuple[int, MonoCut]]:
+    placed = []
     for track in cut.tracks:
-        if isinstance(track.cut, MonoCut):
-            yield round(track.offset * cut.sampling_rate), track.cut
+        if isinstance(track.cut, PaddingCut):
+            continue
+        stretch = _stretch(track.cut) if isinstance(track.cut, MonoCut) else None
+        if stretch is None or track.snr is not None or track.mute:
+            return None
+        placed.append((round(track.offset * stretch.rate), stretch))
+    return placed
 
 
-def _is_plain(cut: MonoCut) -> bool:
+def _stretch(cut: MonoCut) -> _Stretch | None:
+    """Returns where a cut's samples lie, or None if they are not simply a part of a file."""
     recording = cut.recording
-    return (
-        recording is not None
-        and not recording.transforms
-        and len(recording.sources) == 1
-        and recording.sources[0].type == "file"
+    if recording is None or recording.transforms or len(recording.sources) != 1:
+        return None
+    source = recording.sources[0]
+    if source.type != "file":
+        return None
+    rate = recording.sampling_rate
+    return _Stretch(
+        path=str(source.source),
+        rate=rate,
+        channel=cut.channel if recording.num_channels > 1 else None,
+        first=round(cut.start * rate),
+        count=cut.num_samples or 0,
     )
 
 
-def _stretch(cut: MonoCut) -> tuple[int, int]:
-    return round(cut.start * cut.sampling_rate), cut.num_samples
-
-
-def _decode(cut: MonoCut) -> np.ndarray:
-    path = cut.recording.sources[0].source
-    first, count = _stretch(cut)
-    channel = cut.channel if cut.recording.num_channels > 1 else None
-    samples, rate = read_samples(path, first=first, count=count, channel=channel)
-    if rate != cut.sampling_rate:
-        message = f"{path} has {rate} Hz where its manifest says {cut.sampling_rate} Hz"
+def _decode(stretch: _Stretch) -> np.ndarray:
+    path, count = stretch.path, stretch.count
+    samples, rate = read_samples(path, first=stretch.first, count=count, channel=stretch.channel)
+    if rate != stretch.rate:
+        message = f"{path} has {rate} Hz where its manifest says {stretch.rate} Hz"
         raise AudioError(message, reason="unreadable")
     missing = count - len(samples)
-    # A few samples come and go with rounding of durations; more than a window means a cut-off file.
-    if missing > rate * FRAME_LENGTH // SAMPLE_RATE:
-        message = f"{path} ends {missing} samples before the {first + count} that were expected"
+    if missing > _ROUNDING_SECONDS * rate:
+        message = f"{path} ends {missing} of {count} samples early"
         raise AudioError(message, reason="truncated")
     return np.pad(samples, (0, missing)) if missing > 0 else samples
 
@@ -160,8 +169,3 @@ def _load_with_lhotse(cut: Cut) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise AudioError(f"cut {cut.id} holds NaN or infinite samples", reason="non-finite")
     return samples.mean(axis=0, dtype=np.float32)
-
-
-def is_eager(cuts: CutSet) -> bool:
-    """Tells whether ``cuts`` is held in memory, so that going through it twice is cheap."""
-    return not cuts.is_lazy
