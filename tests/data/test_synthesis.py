@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,8 @@ def test_plan_of_a_voice_does_not_depend_on_the_other_voices():
     among = [said for said in plan_corpus(VOICES[:9], takes=2, seed=3) if said.voice == VOICES[5]]
     assert alone == among
     assert alone != plan_corpus(VOICES[5:6], takes=2, seed=4)
+    other = plan_corpus(VOICES[6:7], takes=2, seed=3)
+    assert [said.digits for said in alone] != [said.digits for said in other]
 
 
 @pytest.mark.parametrize(("takes", "strings"), [(0, 3), (1, -1)])
@@ -141,6 +144,23 @@ def test_trim_keeps_the_sound_and_a_margin(lead: int):
     # The loudness is a mean over 10 ms, so an edge is known to 5 ms (80 samples).
     edge = min(lead, 320 + 80)
     assert len(sound) + 2 * min(lead, 320) <= len(trimmed) <= len(sound) + 2 * edge
+
+
+def test_trim_keeps_a_soft_ending_that_is_30_db_below():
+    sound = np.sin(np.arange(4_800) * 0.3).astype(np.float32)
+    soft, quiet = sound * np.float32(10 ** (-30 / 20)), np.zeros(4_000, dtype=np.float32)
+    trimmed = trim_silence(np.concatenate([sound, soft, quiet]), margin=0.0)
+    assert len(trimmed) == pytest.approx(len(sound) + len(soft), abs=80)
+
+
+def test_spoken_text_pauses_at_a_comma_and_uses_the_phonemes_of_an_accent():
+    plain = replace(say("471"), pause_after=1)
+    assert say("471").spoken == "four seven one"
+    assert plain.spoken == "four seven, one"
+    accent = Voice(
+        name="x", engine="espeak-ng", model="de", base_pitch=50.0, phonemes=tuple("abcdefghij")
+    )
+    assert replace(plain, voice=accent).spoken == "[[e h]], [[b]]"
 
 
 def test_trim_of_silence_is_empty():
