@@ -5,6 +5,7 @@ is split by longest match. Words begin with U+2581 (as in sentencepiece), blank 
 `tokens.txt` holds one `symbol id` per line, the form that sherpa-onnx reads.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,7 +75,7 @@ class Tokens:
     @staticmethod
     def minimum_frames(ids: Sequence[int]) -> int:
         """Encoder frames that CTC needs for `ids`: a blank must part repeated symbols."""
-        return len(ids) + sum(a == b for a, b in zip(ids, ids[1:], strict=False))
+        return len(ids) + sum(a == b for a, b in itertools.pairwise(ids))
 
     def lines(self) -> str:
         """The text of `tokens.txt`."""
@@ -110,7 +111,7 @@ def character_tokens(words: Iterable[str] = (), characters: str = "") -> Tokens:
 
 
 def sentencepiece_tokens(model: Path) -> Tokens:
-    """The pieces of a sentencepiece model as a symbol table, its unknown and control pieces left out.
+    """The pieces of a sentencepiece model, without its unknown and control pieces.
 
     Raises:
         FileNotFoundError: The model is not there.

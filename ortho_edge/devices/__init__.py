@@ -1,0 +1,1 @@
+"""Device profiles: what a device costs, where that is known from, and how a host is measured."""

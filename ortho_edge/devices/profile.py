@@ -1,0 +1,250 @@
+"""A device profile: facts about a device, what the parts of an encoder cost on it, default budgets.
+
+The latency of a module is `us_per_call + us_per_mflop * MFLOP + us_per_weight_mb * MB of weights +
+us_per_activation_mb * MB of activations`, and that of a network is `scale` times the sum over its
+modules. FLOPs and bytes of a module follow from the architecture, the kept components and the
+number of encoder frames T' (`ortho_edge.devices.workload`): feed-forward modules come out linear in
+chunks and T', attention linear in heads with a term in T' squared. So one profile serves every
+architecture of the family. Every table says whether it was measured or estimated, and from what.
+
+Units: MB is 10^6 bytes, us is microseconds.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+SCHEMA_VERSION = 1
+
+Provenance = Literal["measured", "estimated"]
+Kind = Literal["front_end", "ffn", "conv", "mhsa", "norm", "ctc_head"]
+
+KINDS: tuple[Kind, ...] = ("front_end", "ffn", "conv", "mhsa", "norm", "ctc_head")
+DEFAULT_AUDIO_SECONDS = 4.0
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _not_negative(table: object) -> None:
+    for field in fields(table):  # pyright: ignore[reportArgumentType]
+        value = getattr(table, field.name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _require(
+                0 <= value < math.inf, f"{field.name} must be finite and at least 0, not {value}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFact:
+    """A stated fact in words."""
+
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberFact:
+    """A stated number; the unit is in the name of its key."""
+
+    value: float
+    source: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when the value is not above 0."""
+        _require(0 < self.value < math.inf, f"value must be above 0, not {self.value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """One kind of processor core; figures that nobody stated are left out."""
+
+    name: str
+    count: int
+    source: str
+    clock_ghz: float | None = None
+    simd_bits: int | None = None
+    flops_per_cycle: float | None = None
+    """Of fp32, a multiply-accumulate counted as two."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a figure is not above 0."""
+        for name in ("count", "clock_ghz", "simd_bits", "flops_per_cycle"):
+            value = getattr(self, name)
+            _require(value is None or 0 < value < math.inf, f"{name} must be above 0, not {value}")
+
+    @property
+    def peak_gflops(self) -> float | None:
+        """GFLOP/s that the core cannot exceed, where clock and width are known."""
+        if self.clock_ghz is None or self.flops_per_cycle is None:
+            return None
+        return self.clock_ghz * self.flops_per_cycle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The device."""
+
+    soc: TextFact
+    runs_on: str
+    """Name of the core that the costs are for; one thread runs there."""
+    cores: tuple[Core, ...]
+    ram_gb: NumberFact
+    bandwidth_gb_per_s: NumberFact | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when `runs_on` names no core."""
+        names = [core.name for core in self.cores]
+        _require(
+            self.runs_on in names,
+            f"runs_on names the unknown core {self.runs_on!r}; known: {', '.join(names)}",
+        )
+
+    @property
+    def core(self) -> Core:
+        """The core that the costs are for."""
+        return next(core for core in self.cores if core.name == self.runs_on)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleCost:
+    """What one module of a kind costs; a coefficient of 0 means that the term is negligible."""
+
+    us_per_call: float = 0.0
+    us_per_mflop: float = 0.0
+    us_per_weight_mb: float = 0.0
+    us_per_activation_mb: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a coefficient is negative or not finite."""
+        _not_negative(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryCost:
+    """Memory that loading and running an artefact adds to a process, at its peak.
+
+    `fixed_mb + weight_copies * MB of weights + activation_copies * MB of live activations`.
+    """
+
+    provenance: Provenance
+    source: str
+    fixed_mb: float
+    weight_copies: float
+    activation_copies: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a term is negative or not finite."""
+        _not_negative(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeCost:
+    """Size of the artefact's file: weights, and what the graph takes.
+
+    `bytes_per_parameter * parameters + fixed_kb + kb_per_module * modules`.
+    """
+
+    provenance: Provenance
+    source: str
+    bytes_per_parameter: float
+    fixed_kb: float
+    kb_per_module: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a term is negative or not finite."""
+        _not_negative(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeCost:
+    """Cost tables of one runtime at one precision."""
+
+    provenance: Provenance
+    """Of the latency; memory and size carry their own."""
+    source: str
+    """From which figures, or where, when and how it was measured."""
+    modules: Mapping[str, ModuleCost]
+    memory: MemoryCost
+    size: SizeCost
+    scale: float = 1.0
+    """Whole networks against the sum of their modules."""
+    error_percent: float | None = None
+    """Mean absolute error on subnets that were held out of the fit."""
+    worst_error_percent: float | None = None
+    spread_percent: float | None = None
+    """Noise: how much two halves of the same measurement differ."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a kind is missing or unknown, or a figure is out of range."""
+        _not_negative(self)
+        _require(self.scale > 0, f"scale must be above 0, not {self.scale}")
+        for kind in self.modules:
+            _require(kind in KINDS, f"unknown module kind {kind!r}; known: {', '.join(KINDS)}")
+        for kind in KINDS:
+            _require(kind in self.modules, f"the table modules.{kind} is missing")
+        if self.provenance == "measured":
+            _require(self.error_percent is not None, "a measured table states error_percent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Limits that a deployment must respect; None is no limit. A value may equal its limit."""
+
+    latency_ms: float | None = None
+    audio_seconds: float = DEFAULT_AUDIO_SECONDS
+    """Length of the audio that latency and memory are for."""
+    memory_mb: float | None = None
+    size_mb: float | None = None
+    params: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a limit is not above 0."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            _require(value is None or value > 0, f"{field.name} must be above 0, not {value}")
+        _require(
+            self.audio_seconds < math.inf, f"audio_seconds must be finite, not {self.audio_seconds}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultBudget(Budget):
+    """The budget of a device where the user names none."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceProfile:
+    """A device's cost model with its provenance."""
+
+    schema_version: int
+    name: str
+    description: str
+    hardware: Hardware
+    budget: DefaultBudget
+    runtimes: Mapping[str, Mapping[str, RuntimeCost]]
+    """Runtime (`executorch`, `onnxruntime`), then precision (`fp32`)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when there is no runtime, or a module is faster than the core."""
+        _require(bool(self.runtimes), "no runtime has a cost table")
+        peak = self.hardware.core.peak_gflops
+        for runtime, precisions in self.runtimes.items():
+            _require(bool(precisions), f"runtime {runtime!r} has no precision")
+            for precision, costs in precisions.items():
+                if peak is None or precision != "fp32":
+                    continue
+                for kind, cost in costs.modules.items():
+                    # The gap of 0.1 % forgives coefficients that were rounded.
+                    _require(
+                        costs.scale * cost.us_per_mflop * peak >= 0.999 * 1000
+                        or cost.us_per_mflop == 0,
+                        f"runtimes.{runtime}.{precision}.modules.{kind}: us_per_mflop "
+                        f"{cost.us_per_mflop} beats the peak of {self.hardware.core.name}, "
+                        f"{1000 / peak:.4g}",
+                    )

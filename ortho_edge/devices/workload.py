@@ -1,0 +1,141 @@
+"""What each module of a subnet computes and touches: the quantities that a profile prices.
+
+FLOPs and parameters are those of the component space. Activations are the elements of the tensors
+that a module writes, elementwise operations counted where runtimes keep them apart; they price
+memory traffic, and a fit absorbs what a runtime fuses.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ortho_edge.components import FRAMES_PER_SECOND, ComponentSpace
+from ortho_edge.components import Module as ModuleName
+from ortho_edge.conformer.architecture import Architecture, subsampled_length
+from ortho_edge.devices.profile import Kind
+from ortho_edge.subnet import Subnet
+
+BYTES = 4
+"""Of an fp32 number."""
+KIND_OF: dict[ModuleName, Kind] = {"ffn1": "ffn", "conv": "conv", "mhsa": "mhsa", "ffn2": "ffn"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The work of one module for one utterance."""
+
+    kind: Kind
+    flops: float
+    params: float
+    activations: float
+    """Elements that the module writes."""
+    live: float
+    """Elements that must be held at its fullest moment, the residual stream included."""
+
+
+def workload(space: ComponentSpace, subnet: Subnet, seconds: float) -> tuple[Work, ...]:
+    """The modules of a subnet in the order in which they run, for `seconds` of audio.
+
+    The sums of `flops` and `params` are `space.flops(subnet, seconds)` and `space.cost(subnet,
+    "params")`.
+    """
+    architecture = space.architecture
+    steps = subsampled_length(round(seconds * FRAMES_PER_SECOND))
+    fixed = _fixed(space, seconds)
+    empty = Subnet.of(len(space), ())
+    units = {module: _unit(space, module, empty, seconds) for module in KIND_OF}
+    works = [fixed["front_end"]]
+    block = 0
+    for module in space.modules(subnet):
+        if module.block != block:
+            works.append(fixed["norm"])
+            block = module.block
+        if module.units:
+            works.append(
+                _module(architecture, module.module, len(module.units), steps, units[module.module])
+            )
+    return (*works, fixed["norm"], fixed["ctc_head"])
+
+
+def _unit(
+    space: ComponentSpace, module: ModuleName, empty: Subnet, seconds: float
+) -> tuple[float, float, float]:
+    """FLOPs per unit, parameters per unit, parameters of an open module besides its units."""
+    first = space.module_slice(0, module).start
+    one = Subnet.of(len(space), (first,))
+    flops = space.flops(one, seconds) - space.flops(empty, seconds)
+    params = float(space.component_costs("params")[first])
+    overhead = space.cost(one, "params") - space.cost(empty, "params") - params
+    return flops, params, overhead
+
+
+def _module(
+    architecture: Architecture,
+    module: ModuleName,
+    num_units: int,
+    steps: int,
+    unit: tuple[float, float, float],
+) -> Work:
+    dim = architecture.dim
+    flops, params, overhead = unit
+    if module == "conv":
+        # Norm, two halves and their product, depthwise, norm, output, residual.
+        widths, live = 8 * dim, 5 * dim
+    elif module == "mhsa":
+        width, scores = num_units * architecture.head_dim, num_units * steps
+        # Norm, query, key, value, scores, softmax, weighted sum, output, residual.
+        widths, live = 3 * dim + 4 * width + 2 * scores, dim + 3 * width + 2 * scores
+    else:
+        hidden = num_units * architecture.chunk_dim
+        # Norm, hidden, its activation, output, residual.
+        widths, live = 3 * dim + 2 * hidden, 2 * dim + 2 * hidden
+    return Work(
+        kind=KIND_OF[module],
+        flops=num_units * flops,
+        params=overhead + num_units * params,
+        activations=float(steps * widths),
+        live=float(steps * live),
+    )
+
+
+def _fixed(space: ComponentSpace, seconds: float) -> dict[Kind, Work]:
+    """Front end, one block's norm and CTC head, which every subnet has."""
+    architecture = space.architecture
+    dim, vocab = architecture.dim, architecture.vocab_size
+    frames = round(seconds * FRAMES_PER_SECOND)
+    steps = subsampled_length(frames)
+    empty = Subnet.of(len(space), ())
+    head_flops, head_params = 2.0 * steps * dim * vocab, (dim + 1.0) * vocab
+    norm_params = 2.0 * dim
+    rest_params = space.cost(empty, "params") - head_params - architecture.num_blocks * norm_params
+    maps = _front_end_maps(architecture, frames)
+    written = frames * architecture.feature_dim + sum(maps) + steps * dim
+    return {
+        "front_end": Work(
+            kind="front_end",
+            flops=space.flops(empty, seconds) - head_flops,
+            params=rest_params,
+            activations=float(written),
+            live=float(max(map(sum, pairwise(maps)))),
+        ),
+        "norm": Work(
+            kind="norm", flops=0.0, params=norm_params,
+            activations=float(steps * dim), live=2.0 * steps * dim,
+        ),
+        "ctc_head": Work(
+            kind="ctc_head", flops=head_flops, params=head_params,
+            activations=2.0 * steps * vocab, live=float(steps * (dim + 2 * vocab)),
+        ),
+    }  # fmt: skip
+
+
+def _front_end_maps(architecture: Architecture, frames: int) -> list[int]:
+    """Elements of the features and of every feature map of the front end, in order."""
+    half, steps = (frames + 1) // 2, subsampled_length(frames)
+    bins = architecture.feature_dim
+    channels = architecture.front_end_channels
+    if architecture.front_end == "vgg":
+        positions = [size * bins for size in (frames, frames, half, half)]
+    else:
+        positions = [half * ((bins + 1) // 2), steps * architecture.subsampled_feature_dim]
+    maps = [count * size for count, size in zip(channels, positions, strict=True)]
+    return [frames * bins, *maps]

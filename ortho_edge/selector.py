@@ -1,0 +1,306 @@
+"""The selector: the trained subnet with the best error rate inside a device's budget.
+
+A budget means at most: nothing above a limit is ever returned. Latency and memory are what the
+profile predicts for the worst of the runtimes asked for.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
+from ortho_edge.cli import UserError
+from ortho_edge.components import ComponentSpace
+from ortho_edge.devices.latency import Prediction, predict_footprint, predict_latency
+from ortho_edge.devices.profile import Budget, DeviceProfile
+
+METRIC = "dev_wer"
+
+__all__ = [
+    "Budget",
+    "Candidate",
+    "Limit",
+    "Selection",
+    "budget_for",
+    "choose",
+    "fits",
+    "limits",
+    "select",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A trained subnet with everything that a budget can limit.
+
+    Attributes:
+        flops_share: Of the full network, for the budget's audio length.
+        latency: Prediction per runtime.
+        memory_mb: Of the runtime that needs most, like `size_mb`.
+    """
+
+    trained: TrainedSubnet
+    params: int
+    flops: float
+    flops_share: float
+    latency: tuple[Prediction, ...]
+    memory_mb: float
+    size_mb: float
+
+    @property
+    def latency_ms(self) -> float:
+        """Latency of the slowest runtime."""
+        return max(prediction.milliseconds for prediction in self.latency)
+
+    @property
+    def error_rate(self) -> float | None:
+        """Dev WER in per cent; None where training recorded none."""
+        value = self.trained.metrics.get(METRIC)
+        return None if value is None or math.isnan(value) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One limit of a budget against one candidate."""
+
+    name: str
+    limit: float
+    value: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the candidate is within the limit; equal is within."""
+        return self.value <= self.limit
+
+    @property
+    def slack(self) -> float:
+        """What is left of the limit; negative when it is exceeded."""
+        return self.limit - self.value
+
+
+def limits(budget: Budget, candidate: Candidate) -> tuple[Limit, ...]:
+    """Every limit that the budget sets, against a candidate."""
+    return tuple(
+        Limit(name=name, limit=limit, value=getattr(candidate, name))
+        for name in ("latency_ms", "memory_mb", "size_mb", "params")
+        if (limit := getattr(budget, name)) is not None
+    )
+
+
+def fits(budget: Budget, candidate: Candidate) -> bool:
+    """Whether a candidate is within every limit."""
+    return all(limit.holds for limit in limits(budget, candidate))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """A choice and why it was made."""
+
+    device: str
+    budget: Budget
+    candidates: tuple[Candidate, ...]
+    """Every trained subnet, the cheapest first."""
+    chosen: Candidate
+
+    @property
+    def trained(self) -> TrainedSubnet:
+        """The chosen subnet."""
+        return self.chosen.trained
+
+    @property
+    def next_up(self) -> Candidate | None:
+        """The cheapest subnet that would be chosen instead if the budget allowed it."""
+        return next(
+            (one for one in self.candidates if _preference(one, self._by_error) < self._rank), None
+        )
+
+    @property
+    def binding(self) -> Limit | None:
+        """The limit that keeps `next_up` out, by the largest ratio; None when nothing binds."""
+        if self.next_up is None:
+            return None
+        broken = [one for one in limits(self.budget, self.next_up) if not one.holds]
+        return max(broken, key=lambda one: one.value / one.limit)
+
+    def explanation(self) -> list[str]:
+        """Lines for a person: the slack of every limit, what binds, what the next size costs."""
+        lines = [
+            f"{_describe(one)}: {one.value:.4g} of {one.limit:.4g}, slack {one.slack:.3g}"
+            for one in limits(self.budget, self.chosen)
+        ]
+        binding, larger = self.binding, self.next_up
+        if binding is None or larger is None:
+            return [*lines, "no limit binds: nothing better was trained"]
+        need = ", ".join(
+            f"{_describe(one)} {one.value:.4g}"
+            for one in limits(self.budget, larger)
+            if not one.holds
+        )
+        gain = (
+            ""
+            if larger.error_rate is None or self.chosen.error_rate is None
+            else f" (dev WER {larger.error_rate:.2f} % instead of {self.chosen.error_rate:.2f} %)"
+        )
+        return [
+            *lines,
+            f"{_describe(binding)} binds: the next size up, {larger.trained.name}{gain}, "
+            f"would need {need}",
+        ]
+
+    @property
+    def _by_error(self) -> bool:
+        return _rank_by_error(self.candidates)
+
+    @property
+    def _rank(self) -> tuple[float, ...]:
+        return _preference(self.chosen, self._by_error)
+
+
+def _describe(limit: Limit) -> str:
+    words = {
+        "latency_ms": "latency (ms)",
+        "memory_mb": "memory (MB)",
+        "size_mb": "file size (MB)",
+        "params": "parameters",
+    }
+    return words[limit.name]
+
+
+def budget_for(
+    profile: DeviceProfile,
+    *,
+    latency_ms: float | None = None,
+    memory_mb: float | None = None,
+    size_mb: float | None = None,
+    params: float | None = None,
+    audio_seconds: float | None = None,
+) -> Budget:
+    """The profile's default budget with the limits that the user named in place of its own.
+
+    `math.inf` lifts a limit.
+
+    Raises:
+        UserError: A limit is not above 0.
+    """
+    named = {
+        "latency_ms": latency_ms,
+        "memory_mb": memory_mb,
+        "size_mb": size_mb,
+        "params": params,
+        "audio_seconds": audio_seconds,
+    }
+    defaults = {name: getattr(profile.budget, name) for name in named}
+    try:
+        return Budget(**defaults | {k: v for k, v in named.items() if v is not None})
+    except ValueError as error:
+        raise UserError(f"budget: {error}") from error
+
+
+def select(
+    profile: DeviceProfile,
+    budget: Budget,
+    checkpoint: Checkpoint,
+    runtimes: Sequence[str] | None = None,
+) -> Selection:
+    """The trained subnet with the best dev WER within all limits; the cheaper of equals.
+
+    Where a subnet has no dev WER, the largest subnet within the limits is taken instead.
+
+    Args:
+        profile: The device.
+        budget: Its limits, see `budget_for`.
+        checkpoint: Whose trained subnets to choose from.
+        runtimes: That must all hold the budget; every runtime of the profile by default.
+
+    Raises:
+        UserError: Nothing fits, naming the smallest value that can be reached; the profile has no
+            figures for a runtime; or the checkpoint has no trained subnet.
+    """
+    if not checkpoint.subnets:
+        raise UserError("the checkpoint has no trained subnet")
+    names = tuple(runtimes or profile.runtimes)
+    seconds = budget.audio_seconds
+    space = checkpoint.supernet.space
+    candidates = tuple(
+        _candidate(profile, space, one, seconds, names) for one in checkpoint.subnets
+    )
+    return choose(profile.name, budget, candidates)
+
+
+def choose(device: str, budget: Budget, candidates: Sequence[Candidate]) -> Selection:
+    """`select` among candidates whose costs are known.
+
+    Raises:
+        UserError: Nothing fits.
+    """
+    ordered = tuple(sorted(candidates, key=_cheapness))
+    by_error = _rank_by_error(ordered)
+    fitting = [one for one in ordered if fits(budget, one)]
+    if not fitting:
+        raise UserError(" ".join(_impossible(device, budget, ordered)))
+    chosen = min(fitting, key=lambda one: _preference(one, by_error))
+    return Selection(device=device, budget=budget, candidates=ordered, chosen=chosen)
+
+
+def _candidate(
+    profile: DeviceProfile,
+    space: ComponentSpace,
+    trained: TrainedSubnet,
+    seconds: float,
+    runtimes: tuple[str, ...],
+) -> Candidate:
+    subnet = trained.subnet
+    prints = [predict_footprint(profile, space, subnet, seconds, name) for name in runtimes]
+    flops = space.flops(subnet, seconds)
+    return Candidate(
+        trained=trained,
+        params=round(space.cost(subnet, "params")),
+        flops=flops,
+        flops_share=flops / space.flops(space.full(), seconds),
+        latency=tuple(predict_latency(profile, space, subnet, seconds, name) for name in runtimes),
+        memory_mb=max(one.memory_mb for one in prints),
+        size_mb=max(one.size_mb for one in prints),
+    )
+
+
+def _cheapness(candidate: Candidate) -> tuple[float, ...]:
+    return (candidate.latency_ms, candidate.flops, candidate.params)
+
+
+def _rank_by_error(candidates: Sequence[Candidate]) -> bool:
+    """Error rates decide only when every candidate has one: a missing one compares with nothing."""
+    return all(one.error_rate is not None for one in candidates)
+
+
+def _preference(candidate: Candidate, by_error: bool) -> tuple[float, ...]:
+    """Sorts the better candidate first."""
+    if by_error and candidate.error_rate is not None:
+        return (candidate.error_rate, *_cheapness(candidate))
+    return (-candidate.flops, -candidate.params, candidate.latency_ms)
+
+
+def _impossible(device: str, budget: Budget, candidates: Sequence[Candidate]) -> Iterator[str]:
+    """Why nothing fits, in words, each limit with the smallest value that can be reached."""
+    yield f"no trained subnet fits the budget on {device!r}:"
+    smallest = [
+        min((limits(budget, one)[index] for one in candidates), key=lambda limit: limit.value)
+        for index in range(len(limits(budget, candidates[0])))
+    ]
+    too_low = [one for one in smallest if not one.holds]
+    if too_low:
+        yield "; ".join(
+            f"{_describe(one)} {one.limit:.6g} is below the smallest reachable, {_above(one.value)}"
+            for one in too_low
+        )
+        return
+    together = " and ".join(f"{_describe(one)} {one.limit:.6g}" for one in smallest)
+    cheapest = candidates[0]
+    values = ", ".join(f"{_describe(one)} {_above(one.value)}" for one in limits(budget, cheapest))
+    yield f"none holds {together} together; the fastest, {cheapest.trained.name}, takes {values}"
+
+
+def _above(value: float) -> str:
+    """`value` with four digits, rounded up so that the figure shown is a limit that works."""
+    digits = 3 - math.floor(math.log10(value)) if value > 0 else 0
+    step = 10.0**-digits
+    return f"{math.ceil(value / step) * step:.4g}"

@@ -1,0 +1,94 @@
+"""`python -m ortho_edge.train <recipe>`: train a supernet by a named recipe."""
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ortho_edge.cli import UserError, run
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a supernet and its subnets in one run.
+
+    The run's folder holds the state (an interrupted run goes on where it stopped when the same
+    command is given again), metrics.jsonl, TensorBoard events and, at the end, the checkpoint.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional]
+    """digits, speechocean762, librispeech_512 or tedlium2_384."""
+    out: Path | None = None
+    """Folder of the run; runs/<recipe> by default."""
+    data: Path | None = None
+    """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
+    synthetic: Path | None = None
+    """Synthesised voices made by `python -m ortho_edge.synthesize`, for the digits recipe."""
+    sentencepiece: Path | None = None
+    """Sentencepiece model, for librispeech_512 and tedlium2_384."""
+    steps: int | None = None
+    """Updates, instead of the recipe's number."""
+    seed: int | None = None
+    """Seed, instead of the recipe's."""
+    device: str | None = None
+    """cpu, cuda or mps; the best that is there by default."""
+    threads: int | None = None
+    """CPU threads of the computation; all by default."""
+    workers: int = 1
+    """Processes that prepare batches."""
+
+
+def main(arguments: Arguments) -> None:
+    """Trains and writes the checkpoint."""
+    import torch
+
+    from ortho_edge.training.corpora import DataOptions
+    from ortho_edge.training.recipes import recipe
+    from ortho_edge.training.trainer import Trainer
+
+    chosen = recipe(arguments.recipe)
+    changes = {
+        name: value
+        for name, value in (("num_steps", arguments.steps), ("seed", arguments.seed))
+        if value is not None
+    }
+    try:
+        chosen = replace(chosen, training=replace(chosen.training, **changes))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    corpus = chosen.corpus(
+        DataOptions(
+            root=arguments.data,
+            synthetic=arguments.synthetic,
+            sentencepiece=arguments.sentencepiece,
+        )
+    )
+    trainer = Trainer(
+        recipe=chosen,
+        corpus=corpus,
+        folder=arguments.out or Path("runs") / chosen.name,
+        device=_device(arguments.device),
+        num_workers=arguments.workers,
+        command=shlex.join(["python", "-m", "ortho_edge.train", *sys.argv[1:]]),
+    )
+    print(f"checkpoint: {trainer.run()}")
+
+
+def _device(name: str | None):
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator()
+    best = accelerator.type if accelerator is not None else "cpu"
+    known = ["cpu"] if best == "cpu" else ["cpu", best]
+    if name is not None and name not in known:
+        raise UserError(f"no device {name!r} here; known: {', '.join(known)}")
+    return torch.device(name or best)
+
+
+if __name__ == "__main__":
+    run(main, Arguments, prog="python -m ortho_edge.train")

@@ -1,0 +1,1 @@
+"""Training a supernet in two stages: selection by OrthoSoftmax, then sandwich fine-tuning."""

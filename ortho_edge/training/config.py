@@ -1,0 +1,71 @@
+"""Every number of a training run."""
+
+from dataclasses import dataclass
+
+from ortho_edge.components import Criterion, Granularity
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Hyperparameters; the defaults are the paper's for LibriSpeech (section 4 and released settings)."""
+
+    num_steps: int
+    targets: tuple[float, ...]
+    """Shares of the full cost, without the full network itself."""
+    criterion: Criterion = "flops"
+    granularity: Granularity = "component"
+    stage1_fraction: float = 0.6
+    """Share of the updates that learn the selection."""
+    seed: int = 1
+
+    batch_seconds: float = 150.0
+    """Audio per update."""
+    num_buckets: int = 10
+
+    initial_learning_rate: float = 4e-6
+    peak_learning_rate: float = 4e-4
+    late_learning_rate: float = 4e-5
+    final_learning_rate: float = 1e-8
+    cycle_fractions: tuple[float, float, float] = (0.44, 0.44, 0.12)
+    """Shares of the updates that rise to the peak, fall to the late rate, fall to the final rate."""
+    score_learning_rate_factor: float = 1.0
+    """Learning rate of the scores over that of the weights; short runs need more than 1."""
+    weight_decay: float = 1e-3
+    adam_epsilon: float = 1e-16
+    max_gradient_norm: float = 5.0
+
+    initial_temperature: float = 2.0
+    final_temperature: float = 0.06
+    """Annealed geometrically over stage 1, by the fraction done, so any length ends decided."""
+
+    ffn_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    residual_dropout: float = 0.1
+    layer_drop: float = 0.1
+
+    log_every: int = 20
+    evaluate_every: int = 1000
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field, the value and the rule."""
+        if self.num_steps < 2:
+            raise ValueError(f"num_steps must be at least 2, not {self.num_steps}")
+        if not self.targets or not all(0 < target < 1 for target in self.targets):
+            raise ValueError(f"targets must be shares between 0 and 1, not {self.targets}")
+        if list(self.targets) != sorted(set(self.targets), reverse=True):
+            raise ValueError(f"targets must fall, the largest first, not {self.targets}")
+        if not 0 < self.stage1_fraction < 1:
+            raise ValueError(f"stage1_fraction must be between 0 and 1, not {self.stage1_fraction}")
+        if abs(sum(self.cycle_fractions) - 1) > 1e-6 or min(self.cycle_fractions) < 0:
+            raise ValueError(f"cycle_fractions must add up to 1, not {self.cycle_fractions}")
+        if not self.initial_temperature >= self.final_temperature > 0:
+            raise ValueError(
+                f"temperature must fall and stay above 0, not from {self.initial_temperature} "
+                f"to {self.final_temperature}"
+            )
+
+    @property
+    def stage1_steps(self) -> int:
+        """Updates of stage 1."""
+        return min(max(1, round(self.num_steps * self.stage1_fraction)), self.num_steps - 1)

@@ -1,0 +1,245 @@
+"""What each recipe trains and is evaluated on: epochs of cuts, evaluation sets, symbols."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from lhotse import CutSet
+from lhotse.cut import Cut
+
+from ortho_edge.cli import UserError
+from ortho_edge.data import corpora
+from ortho_edge.data.digit_strings import digit_strings
+from ortho_edge.tokens import Tokens, character_tokens, sentencepiece_tokens
+
+DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
+CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
+
+HELD_OUT_SPEAKER = "theo"
+"""The speaker of the Free Spoken Digit Dataset whose voice no training ever hears."""
+TRAINING_TAKES = tuple(range(5, 50))
+TEST_TAKES = tuple(range(5))
+"""The official test takes; used as development data for the speakers that are trained on."""
+
+CUTS_FOR_DIGEST = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Cuts and symbols of one recipe.
+
+    Attributes:
+        tokens: The symbol table.
+        training_cuts: Cuts of an epoch, from its number and the share of all updates done before it
+            (a curriculum may depend on it). The same arguments give the same cuts.
+        development: Sets whose error rates choose between subnets, by name.
+        test: Sets that nothing is chosen by, each made when asked for.
+    """
+
+    tokens: Tokens
+    training_cuts: Callable[[int, float], CutSet]
+    development: Mapping[str, CutSet]
+    test: Mapping[str, Callable[[], CutSet]]
+
+    def evaluation_set(self, name: str) -> CutSet:
+        """The development or test set of that name.
+
+        Raises:
+            UserError: There is none.
+        """
+        if name in self.development:
+            return self.development[name]
+        if name in self.test:
+            return self.test[name]()
+        raise UserError(
+            f"unknown set {name!r}; known: {', '.join([*self.development, *self.test])}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where data is.
+
+    Attributes:
+        root: Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data.
+        synthetic: Folder made by `python -m ortho_edge.synthesize`, or none.
+        sentencepiece: A sentencepiece model, for recipes with word pieces.
+    """
+
+    root: Path | None = None
+    synthetic: Path | None = None
+    sentencepiece: Path | None = None
+
+
+def is_digits(text: str) -> bool:
+    """Whether a text consists of digit words alone."""
+    return bool(text) and set(text.split()) <= set(DIGITS)
+
+
+def _text(cut: Cut) -> str:
+    return cut.supervisions[0].text or ""
+
+
+def _filtered(cuts: CutSet, keep: Callable[[Cut], bool]) -> list[Cut]:
+    return [cut for cut in cuts if keep(cut)]
+
+
+def _repeated(cuts: list[Cut], times: int) -> list[Cut]:
+    """Copies under names of their own, so that each is augmented in its own way."""
+    return [cut.with_id(f"{cut.id}-copy{number}") for number in range(times) for cut in cuts]
+
+
+def string_lengths(progress: float) -> tuple[int, int]:
+    """Fewest and most digits of a string: short ones first, or CTC never leaves blank."""
+    if progress < 0.05:
+        return 1, 2
+    return (1, 5) if progress < 0.12 else (3, 8)
+
+
+def digits_corpus(options: DataOptions) -> Corpus:
+    """Digit strings of few voices, made many by augmentation, and speech of many speakers.
+
+    An epoch holds strings concatenated from FSDD recordings (without `HELD_OUT_SPEAKER`), strings of
+    synthesised voices where `options.synthetic` names them, the digit sentences of speechocean762
+    several times and a sample of its other sentences, spelled in characters.
+    """
+    root = corpora.data_root(options.root)
+    fsdd = corpora.fsdd(root)
+    spoken = [cut for cut in fsdd if cut.supervisions[0].speaker != HELD_OUT_SPEAKER]
+    speakers = sorted({str(cut.supervisions[0].speaker) for cut in spoken})
+    takes = corpora.fsdd(root, speakers=speakers, takes=TRAINING_TAKES).to_eager()
+    sentences = corpora.speechocean762(root, "train").to_eager()
+    digit_sentences = _filtered(sentences, lambda cut: is_digits(_text(cut)))
+    other_sentences = _filtered(sentences, lambda cut: not is_digits(_text(cut)))
+    voices = _SyntheticVoices.load(options.synthetic)
+
+    def training_cuts(epoch: int, progress: float) -> CutSet:
+        low, high = string_lengths(progress)
+        rng = np.random.default_rng((epoch, 77))
+        cuts = _strings(takes, round(3600 / (low + high)), low, high, epoch, "fsdd")
+        cuts += _strings(takes, 150, 1, 2, epoch + 10_000, "short")
+        cuts += voices.training(epoch, rng, low, high)
+        cuts += _repeated(digit_sentences, 4)
+        if progress >= 0.05:
+            chosen = rng.choice(
+                len(other_sentences), size=min(360, len(other_sentences)), replace=False
+            )
+            cuts += [other_sentences[index] for index in chosen]
+        return CutSet.from_cuts(cuts)
+
+    dev_takes = corpora.fsdd(root, speakers=speakers, takes=TEST_TAKES).to_eager()
+    dev_cuts = _strings(dev_takes, 160, 3, 8, 1, "dev")
+    dev_cuts += _filtered(corpora.speechocean762(root, "dev"), lambda cut: is_digits(_text(cut)))
+    dev_cuts += voices.development()
+
+    return Corpus(
+        tokens=character_tokens(DIGITS, CHARACTERS),
+        training_cuts=training_cuts,
+        development={"dev": CutSet.from_cuts(dev_cuts)},
+        test={
+            "unseen": lambda: CutSet.from_cuts(
+                _strings(corpora.fsdd(root, speakers=[HELD_OUT_SPEAKER]), 400, 3, 8, 2, "unseen")
+            ),
+            "speechocean762-digits": lambda: CutSet.from_cuts(
+                _filtered(corpora.speechocean762(root, "test"), lambda cut: is_digits(_text(cut)))
+            ),
+        },
+    )
+
+
+def _strings(
+    isolated: CutSet, num_strings: int, low: int, high: int, seed: int, name: str
+) -> list[Cut]:
+    strings = digit_strings(
+        isolated, num_strings=num_strings, min_digits=low, max_digits=high, seed=seed
+    )
+    return [cut.with_id(f"{name}-{seed}-{number}") for number, cut in enumerate(strings)]
+
+
+@dataclass(frozen=True)
+class _SyntheticVoices:
+    """Cuts of synthesised voices; every twelfth voice is kept for development."""
+
+    isolated: CutSet
+    spoken_strings: list[Cut]
+    held_out: list[Cut]
+
+    @classmethod
+    def load(cls, folder: Path | None) -> "_SyntheticVoices":
+        if folder is None:
+            return cls(CutSet.from_cuts([]), [], [])
+        cuts = list(corpora.synthetic(folder))
+        voices = sorted({str(cut.supervisions[0].speaker) for cut in cuts})
+        kept_back = set(voices[5::12])
+        training = [cut for cut in cuts if cut.supervisions[0].speaker not in kept_back]
+        return cls(
+            CutSet.from_cuts(cut for cut in training if " " not in _text(cut)),
+            [cut for cut in training if " " in _text(cut)],
+            [cut for cut in cuts if cut.supervisions[0].speaker in kept_back and " " in _text(cut)],
+        )
+
+    def training(self, epoch: int, rng: np.random.Generator, low: int, high: int) -> list[Cut]:
+        if not len(self.isolated):
+            return []
+        cuts = _strings(self.isolated, round(2400 / (low + high)), low, high, epoch, "synthetic")
+        if high > 2:
+            number = min(200, len(self.spoken_strings))
+            chosen = rng.choice(len(self.spoken_strings), size=number, replace=False)
+            cuts += [self.spoken_strings[index] for index in chosen]
+        return cuts
+
+    def development(self) -> list[Cut]:
+        return self.held_out[:: max(1, len(self.held_out) // 60)]
+
+
+def speechocean762_corpus(options: DataOptions) -> Corpus:
+    """All sentences of speechocean762 in characters."""
+    root = corpora.data_root(options.root)
+    sentences = corpora.speechocean762(root, "train").to_eager()
+    return Corpus(
+        tokens=character_tokens(characters=CHARACTERS),
+        training_cuts=lambda epoch, progress: sentences,
+        development={"dev": corpora.speechocean762(root, "dev").to_eager()},
+        test={"test": lambda: corpora.speechocean762(root, "test").to_eager()},
+    )
+
+
+def _word_pieces(options: DataOptions) -> Tokens:
+    if options.sentencepiece is None:
+        raise UserError("this recipe needs --data.sentencepiece, a sentencepiece model file")
+    try:
+        return sentencepiece_tokens(options.sentencepiece)
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
+
+
+def librispeech_corpus(options: DataOptions) -> Corpus:
+    """LibriSpeech's 960 hours in word pieces; dev-clean and dev-other choose."""
+    root = corpora.data_root(options.root)
+    tokens = _word_pieces(options)
+    training = corpora.librispeech(root, ["train-clean-100", "train-clean-360", "train-other-500"])
+    return Corpus(
+        tokens=tokens,
+        training_cuts=lambda epoch, progress: training,
+        development={
+            part: corpora.librispeech(root, [part]) for part in ("dev-clean", "dev-other")
+        },
+        test={
+            "test-clean": lambda: corpora.librispeech(root, ["test-clean"]),
+            "test-other": lambda: corpora.librispeech(root, ["test-other"]),
+        },
+    )
+
+
+def tedlium2_corpus(options: DataOptions) -> Corpus:
+    """TED-LIUM release 2 in word pieces."""
+    root = corpora.data_root(options.root)
+    tokens = _word_pieces(options)
+    training = corpora.tedlium2(root, "train")
+    return Corpus(
+        tokens=tokens,
+        training_cuts=lambda epoch, progress: training,
+        development={"dev": corpora.tedlium2(root, "dev")},
+        test={"test": lambda: corpora.tedlium2(root, "test")},
+    )

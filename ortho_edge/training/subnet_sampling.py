@@ -1,0 +1,68 @@
+"""Which subnets one update trains: full and a soft one, then the sandwich."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ortho_edge.components import MODULES, ComponentSpace, Module
+from ortho_edge.ortho_softmax import SelectionProblem, SoftSelection, select_softly
+from ortho_edge.subnet import Subnet, stack_gates
+
+
+@dataclass(frozen=True)
+class Step:
+    """The subnets of one update.
+
+    Attributes:
+        gates: (S, N); row 0 is the full network.
+        heads: CTC head per subnet: 0 for the full network, 1 + i for target i.
+        soft: The soft selection behind row 1, in stage 1.
+    """
+
+    gates: Tensor
+    heads: tuple[int, ...]
+    soft: SoftSelection | None = None
+
+
+def soft_step(
+    problem: SelectionProblem,
+    scores: Tensor,
+    temperature: float,
+    targets: Sequence[float],
+    rng: np.random.Generator,
+) -> Step:
+    """Stage 1: the full network and a soft subnet of a target drawn uniformly."""
+    choice = int(rng.integers(len(targets)))
+    soft = select_softly(
+        scores,
+        temperature,
+        problem.group_costs().to(scores.device),
+        problem.rest_share(),
+        targets[choice],
+    )
+    gates = problem.component_gates(soft.gates)
+    return Step(torch.stack([torch.ones_like(gates), gates]), (0, 1 + choice), soft)
+
+
+def sandwich_step(
+    full: Subnet, subnets: Sequence[Subnet], rng: np.random.Generator, device: torch.device
+) -> Step:
+    """Stage 2: the full network, the smallest subnet and a random one between them."""
+    last = len(subnets) - 1
+    chosen = [last] if last == 0 else [int(rng.integers(last)), last]
+    gates = stack_gates([full, *(subnets[index] for index in chosen)])
+    return Step(gates.to(device), (0, *(1 + index for index in chosen)))
+
+
+def droppable_modules(space: ComponentSpace, smallest: Subnet) -> frozenset[tuple[int, Module]]:
+    """Modules that the smallest subnet lacks altogether: layer drop may skip them (section 4)."""
+    kept = {(one.block, one.module) for one in space.modules(smallest) if one.units}
+    return frozenset(
+        (block, module)
+        for block in range(space.architecture.num_blocks)
+        for module in MODULES
+        if (block, module) not in kept
+    )

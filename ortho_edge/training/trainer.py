@@ -1,0 +1,390 @@
+"""The training loop: two stages, exact resume, a checkpoint at the end.
+
+Everything random in update t depends on (seed, t) alone, so a run that is interrupted and resumed
+gives the same losses as one that is not.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import logging
+import math
+import platform
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
+from ortho_edge.data.dataset import Batch, training_batches
+from ortho_edge.ortho_softmax import (
+    SelectionProblem,
+    count_collisions,
+    decode,
+    initial_scores,
+    row_entropy,
+    row_probabilities,
+    rows_for_target,
+)
+from ortho_edge.subnet import Subnet
+from ortho_edge.supernet import Regularization, Supernet
+from ortho_edge.training.config import TrainingConfig
+from ortho_edge.training.corpora import CUTS_FOR_DIGEST, Corpus
+from ortho_edge.training.evaluation import error_rates, transcribe_cuts
+from ortho_edge.training.losses import combine, ctc_losses
+from ortho_edge.training.metrics import MetricLogger
+from ortho_edge.training.recipes import Recipe
+from ortho_edge.training.schedules import learning_rate, penalty_weight, temperature
+from ortho_edge.training.state import load_state, save_state
+from ortho_edge.training.subnet_sampling import Step, droppable_modules, sandwich_step, soft_step
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_FOLDER = "checkpoint"
+
+
+class SupernetTraining(nn.Module):
+    """What the optimiser sees: the supernet and the scores of its selection."""
+
+    def __init__(self, supernet: Supernet, scores: Tensor) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.scores = nn.Parameter(scores)
+
+
+@dataclass
+class Trainer:
+    """A run in its folder.
+
+    Attributes:
+        recipe: What is trained.
+        corpus: On what.
+        folder: Where state, logs and the checkpoint go.
+        device: Where it runs.
+        num_workers: Loader processes.
+        command: The command line, for the record.
+    """
+
+    recipe: Recipe
+    corpus: Corpus
+    folder: Path
+    device: torch.device
+    num_workers: int = 0
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        config = self.recipe.training
+        torch.manual_seed(config.seed)
+        architecture = self.recipe.architecture(len(self.corpus.tokens))
+        supernet = Supernet(architecture, 1 + len(config.targets))
+        self.problem = SelectionProblem(supernet.space, config.criterion, config.granularity)
+        scores = initial_scores(len(self.problem.groups), config.seed)
+        self.model = SupernetTraining(supernet, scores).to(self.device)
+        self.optimizer = _optimizer(self.model, config)
+        self.progress = load_state(self.folder, self.model, self.optimizer, self._run_settings())
+        self.skipped: Counter[str] = Counter()
+        self._started_from = _commit()
+
+    @property
+    def config(self) -> TrainingConfig:
+        """The recipe's hyperparameters."""
+        return self.recipe.training
+
+    def _run_settings(self) -> dict:
+        """What a resumed run must share with the one that was interrupted."""
+        logging_only = {"log_every", "evaluate_every", "save_every"}
+        settings = dataclasses.asdict(self.config)
+        return {
+            "recipe": self.recipe.name,
+            "symbols": hashlib.sha256(self.corpus.tokens.lines().encode()).hexdigest(),
+            **{name: value for name, value in settings.items() if name not in logging_only},
+        }
+
+    def run(self, stop_after: int | None = None) -> Path | None:
+        """Trains to the end and writes the checkpoint, or stops early after an update.
+
+        Args:
+            stop_after: Updates after which to save and return, as an interruption would.
+
+        Returns:
+            The checkpoint's folder, or None when stopped early.
+        """
+        config = self.config
+        metrics = MetricLogger(self.folder, self.progress.step)
+        last = min(config.num_steps, stop_after or config.num_steps)
+        bar = tqdm(total=config.num_steps, initial=self.progress.step, unit="step", mininterval=5)
+        try:
+            for batch in self._batches():
+                if self.progress.step >= last:
+                    break
+                self._update(batch, metrics, bar)
+        finally:
+            bar.close()
+            metrics.close()
+        save_state(self.folder, self.model, self.optimizer, self.progress, self._run_settings())
+        return self._write_checkpoint() if self.progress.step >= config.num_steps else None
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches without end, from where the run stands."""
+        while True:
+            progress = self.progress
+            cuts = self.corpus.training_cuts(
+                progress.epoch, progress.epoch_start / self.config.num_steps
+            )
+            yield from training_batches(
+                cuts,
+                tokens=self.corpus.tokens,
+                augmentation=self.recipe.augmentation,
+                max_duration=self.config.batch_seconds,
+                num_buckets=self.config.num_buckets,
+                seed=self.config.seed,
+                epoch=progress.epoch,
+                skip_batches=progress.position,
+                num_workers=self.num_workers,
+                cache=self.recipe.cache_audio,
+            )
+            if self.progress.step == progress.step and progress.position == 0:
+                raise RuntimeError(f"epoch {progress.epoch} has no usable audio: {self.skipped}")
+            self.progress = replace(
+                self.progress,
+                epoch=self.progress.epoch + 1,
+                epoch_start=self.progress.step,
+                position=0,
+            )
+
+    def _update(self, batch: Batch, metrics: MetricLogger, bar: tqdm) -> None:
+        config, step = self.config, self.progress.step
+        if step >= config.stage1_steps and self.progress.selected is None:
+            self._freeze()
+        started = time.perf_counter()
+        numbers = self._train_step(batch.to(self.device), step)
+        numbers["seconds"] = time.perf_counter() - started
+        self.skipped.update(batch.skipped)
+        self.progress = replace(self.progress, step=step + 1, position=batch.position)
+        bar.update()
+        if step % config.log_every == 0:
+            numbers |= {f"skipped/{reason}": float(n) for reason, n in self.skipped.items()}
+            metrics.log(step, numbers)
+            bar.set_postfix(loss=f"{numbers['loss/full']:.3f}", skipped=sum(self.skipped.values()))
+        if (step + 1) % config.evaluate_every == 0:
+            metrics.log(step, self.evaluate())
+        if (step + 1) % config.save_every == 0:
+            save_state(self.folder, self.model, self.optimizer, self.progress, self._run_settings())
+
+    def _train_step(self, batch: Batch, step: int) -> dict[str, float]:
+        config = self.config
+        torch.manual_seed(int(np.random.SeedSequence((config.seed, step)).generate_state(1)[0]))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["factor"] * learning_rate(config, step)
+        chosen = self._choose(step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            log_probs, lengths = self.model.supernet(
+                batch.features,
+                batch.feature_lengths,
+                chosen.gates,
+                chosen.heads,
+                self._regularization(chosen),
+            )
+        losses = ctc_losses(log_probs, lengths, batch.tokens, batch.token_lengths)
+        loss = combine(losses)
+        numbers = {"loss/full": losses[0].item(), "learning_rate": learning_rate(config, step)}
+        numbers |= {
+            f"loss/target{head}": losses[1 + number].item()
+            for number, head in enumerate(chosen.heads[1:])
+        }
+        if chosen.soft is not None:
+            loss = loss + penalty_weight(config, step) * chosen.soft.penalty
+            numbers |= self._selection_numbers(chosen, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.supernet.parameters(), config.max_gradient_norm)
+        numbers["gradient_norm"] = norm.item()
+        if not math.isfinite(norm.item()):
+            logger.warning("step %d: the gradient is not finite, update left out", step)
+            return numbers
+        self.optimizer.step()
+        return numbers
+
+    def _choose(self, step: int) -> Step:
+        rng = np.random.default_rng((self.config.seed, step, 1))
+        if self.progress.selected is None:
+            return soft_step(
+                self.problem,
+                self.model.scores,
+                temperature(self.config, step),
+                self.config.targets,
+                rng,
+            )
+        return sandwich_step(self.problem.space.full(), self.selected_subnets(), rng, self.device)
+
+    def _regularization(self, chosen: Step) -> Regularization:
+        config = self.config
+        rates = Regularization(
+            ffn_dropout=config.ffn_dropout,
+            attention_dropout=config.attention_dropout,
+            residual_dropout=config.residual_dropout,
+        )
+        if self.progress.selected is None:
+            return rates
+        droppable = droppable_modules(self.problem.space, self.selected_subnets()[-1])
+        # Only the full network drops layers; its subnets are small already.
+        others = (frozenset(),) * (len(chosen.heads) - 1)
+        return replace(rates, layer_drop=config.layer_drop, droppable=(droppable, *others))
+
+    def _selection_numbers(self, chosen: Step, step: int) -> dict[str, float]:
+        assert chosen.soft is not None
+        with torch.no_grad():
+            probabilities = row_probabilities(self.model.scores, temperature(self.config, step))
+            rows = probabilities[: chosen.soft.num_rows]
+            return {
+                "selection/penalty": chosen.soft.penalty.item(),
+                "selection/entropy": row_entropy(rows),
+                "selection/collisions": float(count_collisions(rows)),
+                "selection/temperature": temperature(self.config, step),
+            }
+
+    def selected_subnets(self) -> list[Subnet]:
+        """The subnets of the targets: frozen ones, or what would be frozen now."""
+        if self.progress.selected is not None:
+            return [Subnet(len(self.problem.space), kept) for kept in self.progress.selected]
+        now = temperature(self.config, self.progress.step)
+        return decode(self.problem, self.model.scores, now, self.config.targets)
+
+    def _freeze(self) -> None:
+        now = temperature(self.config, self.config.stage1_steps)
+        subnets = self.selected_subnets()
+        probabilities = row_probabilities(self.model.scores.detach(), now)
+        leading = rows_for_target(
+            probabilities, self.problem.group_costs().to(probabilities.device),
+            self.problem.rest_share(), self.config.targets[0],
+        )  # fmt: skip
+        entropy = row_entropy(probabilities[:leading])
+        logger.info("stage 2 begins: selection frozen at row entropy %.4f", entropy)
+        self.progress = replace(
+            self.progress, selected=tuple(one.kept for one in subnets), entropy=entropy
+        )
+        # Nothing selects any more: without a gradient AdamW leaves the scores alone.
+        self.model.scores.grad = None
+
+    def evaluate(self) -> dict[str, float]:
+        """WER and CER of every size on the development sets, in per cent."""
+        supernet = self.model.supernet.eval()
+        sizes = self._sizes()
+        encoders = {one.name: partial(_encode, supernet, one, self.device) for one in sizes}
+        numbers: dict[str, float] = {}
+        for name, cuts in self.corpus.development.items():
+            for size, transcripts in transcribe_cuts(encoders, cuts, self.corpus.tokens).items():
+                rates = error_rates(transcripts)
+                numbers |= {f"{name}_{rate}/{size}": rates[rate] for rate in ("wer", "cer")}
+        supernet.train()
+        logger.info("step %d: %s", self.progress.step, _summary(numbers))
+        return numbers
+
+    def _sizes(self) -> list[TrainedSubnet]:
+        """The full network and the target sizes, the largest first."""
+        full = TrainedSubnet(name="s100", subnet=self.problem.space.full(), head=0, target=1.0)
+        return [full] + [
+            TrainedSubnet(name=f"s{round(100 * t):03d}", subnet=subnet, head=1 + number, target=t)
+            for number, (t, subnet) in enumerate(
+                zip(self.config.targets, self.selected_subnets(), strict=True)
+            )
+        ]
+
+    def _write_checkpoint(self) -> Path:
+        numbers = self.evaluate()
+        sets = list(self.corpus.development)
+        subnets = tuple(
+            replace(
+                one,
+                metrics={
+                    f"dev_{rate}": float(np.mean([numbers[f"{s}_{rate}/{one.name}"] for s in sets]))
+                    for rate in ("wer", "cer")
+                },
+            )
+            for one in self._sizes()
+        )
+        path = self.folder / CHECKPOINT_FOLDER
+        checkpoint = Checkpoint(
+            supernet=self.model.supernet.cpu().eval(),
+            tokens=self.corpus.tokens,
+            subnets=subnets,
+            provenance=self._provenance(),
+        )
+        save_checkpoint(checkpoint, path)
+        return path
+
+    def _provenance(self) -> dict:
+        return {
+            "command": self.command,
+            "recipe": self.recipe.name,
+            "training": dataclasses.asdict(self.config),
+            "augmentation": dataclasses.asdict(self.recipe.augmentation),
+            "row_entropy_at_freeze": self.progress.entropy,
+            "epochs": self.progress.epoch,
+            "skipped": dict(self.skipped),
+            "data_digest": data_digest(self.corpus),
+            "commit": self._started_from,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in ("torch", "lhotse", "numpy")},
+            },
+        }
+
+
+def _optimizer(model: SupernetTraining, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only and a rate of its own for the scores."""
+    matrices = [p for p in model.supernet.parameters() if p.ndim > 1]
+    vectors = [p for p in model.supernet.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "factor": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "factor": 1.0},
+        {
+            "params": [model.scores],
+            "weight_decay": 0.0,
+            "factor": config.score_learning_rate_factor,
+        },
+    ]
+    return torch.optim.AdamW(groups, lr=config.peak_learning_rate, eps=config.adam_epsilon)
+
+
+@torch.inference_mode()
+def _encode(
+    supernet: Supernet,
+    trained: TrainedSubnet,
+    device: torch.device,
+    features: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor]:
+    gates = trained.subnet.gates()[None].to(device)
+    log_probs, lengths = supernet(features.to(device), lengths.to(device), gates, [trained.head])
+    return log_probs[0], lengths
+
+
+def _summary(numbers: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in numbers.items() if "wer" in name)
+
+
+def data_digest(corpus: Corpus) -> str:
+    """SHA-256 over names, lengths and texts of the first epoch's cuts."""
+    digest = hashlib.sha256()
+    for cut in islice(corpus.training_cuts(0, 1.0), CUTS_FOR_DIGEST):
+        text = cut.supervisions[0].text if cut.supervisions else ""
+        digest.update(f"{cut.id}|{cut.duration:.4f}|{text}\n".encode())
+    return digest.hexdigest()
+
+
+def _commit() -> str:
+    """The commit of the source tree, or `unknown` outside a checkout."""
+    result = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
