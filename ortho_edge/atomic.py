@@ -22,7 +22,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Args:
         path: The folder's final name.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = _free_name(path)
     try:
@@ -47,7 +47,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         path: The file.
         content: Bytes, or text that is written as UTF-8.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = _free_name(path)
     try:

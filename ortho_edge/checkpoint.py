@@ -6,6 +6,7 @@ their error rates and where they come from, `tokens.txt` the symbols. Nothing in
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -121,8 +122,8 @@ def save_checkpoint(
     }
     with atomic_folder(path) as folder:
         (folder / WEIGHTS).write_bytes(save(weights))
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
-        (folder / SYMBOLS).write_text(checkpoint.tokens.lines())
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", "utf-8")
+        (folder / SYMBOLS).write_text(checkpoint.tokens.lines(), "utf-8")
         for name, content in (extra_files or {}).items():
             (folder / name).write_bytes(content)
 
@@ -140,15 +141,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not (path / name).is_file():
             raise UserError(f"checkpoint {path} is incomplete: {name} is missing")
     try:
-        description = json.loads((path / DESCRIPTION).read_text())
+        description = json.loads((path / DESCRIPTION).read_text("utf-8"))
         version = description["schema_version"]
         if version != SCHEMA_VERSION:
             raise UserError(
-                f"checkpoint {path} has schema version {version}; this version reads {SCHEMA_VERSION}"
+                f"checkpoint {path} has schema version {version}; "
+                f"this version reads {SCHEMA_VERSION}"
             )
         return _assemble(path, description)
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"checkpoint {path} is damaged: {error}") from error
+    except KeyError as error:
+        raise UserError(f"checkpoint {path} is damaged: {DESCRIPTION} lacks {error}") from error
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        # torch lists every tensor that does not fit, a line each.
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise UserError(f"checkpoint {path} is damaged: {reason}") from error
 
 
 def _assemble(path: Path, description: dict[str, Any]) -> Checkpoint:
@@ -160,7 +166,7 @@ def _assemble(path: Path, description: dict[str, Any]) -> Checkpoint:
     supernet.load_state_dict(load_file(path / WEIGHTS))
     if not all(bool(torch.isfinite(tensor).all()) for tensor in supernet.parameters()):
         raise ValueError("a weight is not finite")
-    tokens = Tokens.parse((path / SYMBOLS).read_text())
+    tokens = Tokens.parse((path / SYMBOLS).read_text("utf-8"))
     if len(tokens) != supernet.architecture.vocab_size:
         raise ValueError(f"{len(tokens)} symbols for {supernet.architecture.vocab_size} outputs")
     subnets = tuple(
@@ -173,6 +179,9 @@ def _assemble(path: Path, description: dict[str, Any]) -> Checkpoint:
         )
         for one in description["subnets"]
     )
+    for one in subnets:
+        if not 0 <= one.head < len(supernet.ctc_heads):
+            raise ValueError(f"subnet {one.name} names CTC head {one.head}, which does not exist")
     return Checkpoint(
         supernet=supernet.eval(),
         tokens=tokens,

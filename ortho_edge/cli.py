@@ -27,9 +27,9 @@ def run(main: Callable[[Arguments], None], arguments: type[Arguments], *, prog: 
         arguments: Its dataclass of arguments; the docstring is the help text.
         prog: The name shown in the help, such as `python -m ortho_edge.export`.
     """
-    parsed = tyro.cli(arguments, prog=prog)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
+        parsed = tyro.cli(arguments, prog=prog)
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         main(parsed)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -24,7 +24,7 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def _copy_norm(norm: nn.LayerNorm) -> nn.LayerNorm:
-    copy = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, dtype=norm.weight.dtype)
+    copy = nn.LayerNorm(list(norm.normalized_shape), eps=norm.eps, dtype=norm.weight.dtype)
     copy.load_state_dict(norm.state_dict())
     return copy
 
@@ -91,7 +91,7 @@ class DenseConvolution(nn.Module):
         self.pointwise_out = _linear(source.w_out, source.b_out)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """X (B, T, D) with the residual added; frames that are not `valid` (B, T) count as zeros."""
+        """X (B, T, D) with the residual added; frames not `valid` (B, T) count as zeros."""
         y = F.glu(self.pointwise_in(self.norm(x)), dim=-1) * valid[:, :, None].to(x.dtype)
         y = self.depthwise(y.transpose(1, 2)).transpose(1, 2)
         return x + self.pointwise_out(F.silu(self.inner_norm(y)))
@@ -137,7 +137,8 @@ def compact(supernet: Supernet, subnet: Subnet, head: int = 0) -> DenseEncoder:
     """The dense encoder of `subnet` with the CTC head of that index, as independent copies.
 
     Raises:
-        ValueError: The subnet belongs to a component space of another size, or there is no such head.
+        ValueError: The subnet belongs to a component space of another size, or there is no such
+            head.
     """
     if subnet.num_components != len(supernet.space):
         raise ValueError(

@@ -152,7 +152,9 @@ class ComponentSpace:
     def _unit_cost(self, module: Module, criterion: Criterion) -> float:
         if criterion == "params":
             return _unit_params(self.architecture, module)
-        return _unit_flops(self.architecture, module, _reference_steps())
+        if criterion == "flops":
+            return _unit_flops(self.architecture, module, _reference_steps())
+        raise ValueError(f"unknown criterion {criterion!r}; known: params, flops")
 
     def _module_overhead(self, module: Module, criterion: Criterion) -> float:
         if criterion == "flops":

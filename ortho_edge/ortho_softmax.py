@@ -1,8 +1,9 @@
 """OrthoSoftmax: which components a subnet keeps, learned by near-orthogonal softmaxes (section 3).
 
-Scores (G, G) hold a row per slot and a column per selectable group (a component, or a whole module).
-Each row's softmax, annealed, becomes a choice of one group; orthogonality makes the choices differ;
-the leading rows whose expected cost reaches a target are that target's subnet, so subnets are nested.
+Scores (G, G) hold a row per slot and a column per selectable group (a component, or a whole
+module). Each row's softmax, annealed, becomes a choice of one group; orthogonality makes the
+choices differ; the leading rows whose expected cost reaches a target are that target's subnet, so
+subnets are nested.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The supernet: a Conformer-CTC encoder whose components are gated per forward call.
 
-Gating is stateless: `forward(features, lengths, gates, heads)` evaluates S subnets of shared weights
-in one call and nothing is stored on the module. A gate of 0 skips its component.
+Gating is stateless: `forward(features, lengths, gates, heads)` evaluates S subnets of shared
+weights in one call and nothing is stored on the module. A gate of 0 skips its component.
 """
 
 from collections.abc import Sequence
@@ -109,7 +109,7 @@ class Supernet(nn.Module):
                 ]
                 x = self._run_module(block, (index, module), x, gates[:, place], open_units, valid,
                                 regularization)  # fmt: skip
-            x = block.norm(x)
+            x = block.norm(x)  # pyright: ignore[reportCallIssue] - iterating loses the type
         logits = torch.stack([self.ctc_heads[head](x[s]) for s, head in enumerate(heads)])
         return F.log_softmax(
             logits.to(torch.promote_types(logits.dtype, torch.float32)), -1

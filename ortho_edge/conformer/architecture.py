@@ -29,8 +29,8 @@ class Architecture:
     """Depthwise kernel K of the convolution module."""
     feature_dim: int = 80
     front_end: FrontEndKind = "vgg"
-    """`vgg`: four 3x3 convolutions and two poolings (paper); `strided`: two 3x3 convolutions of stride
-    2, a few per cent of the cost."""
+    """`vgg`: four 3x3 convolutions and two poolings (paper); `strided`: two 3x3 convolutions of
+    stride 2, a few per cent of the cost."""
     front_end_channels: tuple[int, ...] = (32, 64, 64, 32)
     feature_normalization: FeatureNormalization = "none"
     """`utterance` subtracts each utterance's mean log-mel vector: robust to level and channel."""
@@ -72,7 +72,7 @@ class Architecture:
         """Mel bins left where the front end hands over to its linear layer."""
         if self.front_end == "vgg":
             return self.feature_dim
-        return -(-(-(-self.feature_dim // 2)) // 2)
+        return subsampled_length(self.feature_dim)
 
 
 SUBSAMPLING_FACTOR = 4

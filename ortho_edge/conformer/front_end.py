@@ -4,6 +4,8 @@ Padded frames are set to zero before every convolution, exactly what a convoluti
 edge of an utterance, so a batched utterance equals the same utterance alone.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ class FrontEnd(nn.Module):
         stride = 2 if self.kind == "strided" else 1
         self.convolutions = nn.ModuleList(
             nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
-            for inputs, outputs in zip(channels, channels[1:], strict=False)
+            for inputs, outputs in itertools.pairwise(channels)
         )
         self.linear = nn.Linear(
             channels[-1] * architecture.subsampled_feature_dim, architecture.dim

@@ -30,8 +30,8 @@ def gated_ffn(
         b2: (D,), added wherever a chunk is open.
         gates: (S, C).
         open_chunks: Chunks with a gate other than 0, per subnet.
-        dropout: Probability on the hidden units of a full module; scaled by the kept share of chunks
-            in each subnet (adaptive dropout, paper section 3).
+        dropout: Probability on the hidden units of a full module; scaled by the kept share of
+            chunks in each subnet (adaptive dropout, paper section 3).
 
     Returns:
         (S, B, T, D); zeros where no chunk is open.
