@@ -7,7 +7,7 @@ from ortho_edge.components import Criterion, Granularity
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Hyperparameters; the defaults are the paper's for LibriSpeech (section 4 and released settings)."""
+    """Hyperparameters; the defaults are the paper's for LibriSpeech (section 4)."""
 
     num_steps: int
     targets: tuple[float, ...]
@@ -27,9 +27,9 @@ class TrainingConfig:
     late_learning_rate: float = 4e-5
     final_learning_rate: float = 1e-8
     cycle_fractions: tuple[float, float, float] = (0.44, 0.44, 0.12)
-    """Shares of the updates that rise to the peak, fall to the late rate, fall to the final rate."""
+    """Shares of the updates that rise to the peak, fall to the late and to the final rate."""
     score_learning_rate_factor: float = 1.0
-    """Learning rate of the scores over that of the weights; short runs need more than 1."""
+    """Rate of the scores over that of the weights; short runs need more than 1."""
     weight_decay: float = 1e-3
     adam_epsilon: float = 1e-16
     max_gradient_norm: float = 5.0

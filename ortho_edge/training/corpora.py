@@ -100,9 +100,9 @@ def string_lengths(progress: float) -> tuple[int, int]:
 def digits_corpus(options: DataOptions) -> Corpus:
     """Digit strings of few voices, made many by augmentation, and speech of many speakers.
 
-    An epoch holds strings concatenated from FSDD recordings (without `HELD_OUT_SPEAKER`), strings of
-    synthesised voices where `options.synthetic` names them, the digit sentences of speechocean762
-    several times and a sample of its other sentences, spelled in characters.
+    An epoch holds strings concatenated from FSDD recordings (without `HELD_OUT_SPEAKER`), strings
+    of synthesised voices where `options.synthetic` names them, the digit sentences of
+    speechocean762 several times and a sample of its other sentences, spelled in characters.
     """
     root = corpora.data_root(options.root)
     fsdd = corpora.fsdd(root)

@@ -1,9 +1,10 @@
-"""Error rates of encoders on a corpus."""
+"""Error rates of encoders on a corpus, with how far chance could move them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jiwer
+import numpy as np
 import torch
 from lhotse import CutSet
 from torch import Tensor
@@ -14,6 +15,10 @@ from ortho_edge.tokens import Tokens
 
 Encoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Features (B, T, 80) and lengths (B,) to log-probabilities (B, T', V) and lengths (B,)."""
+
+BOOTSTRAP_SAMPLES = 2000
+FEWEST_SPEAKERS = 10
+"""With fewer speakers the bootstrap draws utterances: too few speakers say nothing of others."""
 
 
 @dataclass(frozen=True)
@@ -26,28 +31,80 @@ class Transcript:
     hypothesis: str
 
 
-def error_rates(transcripts: Sequence[Transcript]) -> dict[str, float]:
-    """WER and CER in per cent, with the number of reference words.
+@dataclass(frozen=True, kw_only=True)
+class ErrorRates:
+    """Error rates of one model on one set, in per cent.
+
+    Attributes:
+        wer: Word error rate.
+        wer_interval: 95 % bootstrap interval of the word error rate.
+        cer: Character error rate.
+        words: Reference words.
+        utterances: Utterances.
+        speakers: Speakers.
+        resampled: What the bootstrap drew, `speakers` or `utterances`.
+    """
+
+    wer: float
+    wer_interval: tuple[float, float]
+    cer: float
+    words: int
+    utterances: int
+    speakers: int
+    resampled: str
+
+
+def error_rates(transcripts: Sequence[Transcript], seed: int = 0) -> ErrorRates:
+    """WER and CER of transcripts, and the WER's bootstrap interval.
+
+    Args:
+        transcripts: At least one reference word in total.
+        seed: Of the bootstrap.
 
     Raises:
         ValueError: There is no reference word to compare with.
     """
-    references = [one.reference for one in transcripts]
-    hypotheses = [one.hypothesis for one in transcripts]
-    words = sum(len(text.split()) for text in references)
-    if not words:
+    spoken = [one for one in transcripts if one.reference.strip()]
+    if not spoken:
         raise ValueError("no reference words to compare with")
-    return {
-        "wer": 100 * float(jiwer.wer(references, hypotheses)),
-        "cer": 100 * float(jiwer.cer(references, hypotheses)),
-        "words": float(words),
-        "utterances": float(len(transcripts)),
-    }
+    errors, words = np.array([_word_errors(one) for one in spoken], dtype=np.float64).T
+    speakers = [one.speaker for one in spoken]
+    by_speaker = len(set(speakers)) >= FEWEST_SPEAKERS
+    groups = np.unique(speakers, return_inverse=True)[1] if by_speaker else np.arange(len(spoken))
+    return ErrorRates(
+        wer=100 * errors.sum() / words.sum(),
+        wer_interval=_bootstrap(
+            np.bincount(groups, errors), np.bincount(groups, words), np.random.default_rng(seed)
+        ),
+        cer=100
+        * float(jiwer.cer([one.reference for one in spoken], [one.hypothesis for one in spoken])),
+        words=int(words.sum()),
+        utterances=len(spoken),
+        speakers=len(set(speakers)),
+        resampled="speakers" if by_speaker else "utterances",
+    )
+
+
+def _word_errors(transcript: Transcript) -> tuple[int, int]:
+    """Wrong words (substituted, deleted, inserted) and reference words of one utterance."""
+    measures = jiwer.process_words(transcript.reference, transcript.hypothesis)
+    wrong = measures.substitutions + measures.deletions + measures.insertions
+    return wrong, measures.hits + measures.substitutions + measures.deletions
+
+
+def _bootstrap(
+    errors: np.ndarray, words: np.ndarray, rng: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of sum(errors) / sum(words) in per cent, drawing entries with replacement."""
+    drawn = rng.integers(len(errors), size=(BOOTSTRAP_SAMPLES, len(errors)))
+    rates = 100 * errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return float(low), float(high)
 
 
 @torch.inference_mode()
 def transcribe_cuts(
-    encoders: dict[str, Encoder], cuts: CutSet, tokens: Tokens, batch_seconds: float = 200.0
+    encoders: Mapping[str, Encoder], cuts: CutSet, tokens: Tokens, batch_seconds: float = 200.0
 ) -> dict[str, list[Transcript]]:
     """Greedy transcripts of every cut by each of the encoders, features computed once."""
     results: dict[str, list[Transcript]] = {name: [] for name in encoders}
@@ -56,9 +113,7 @@ def transcribe_cuts(
             log_probs, lengths = encoder(batch.features, batch.feature_lengths)
             texts = greedy_texts(log_probs.float().cpu().numpy(), lengths.tolist(), tokens)
             results[name] += [
-                Transcript(cut_id, speaker, reference, text)
-                for cut_id, speaker, reference, text in zip(
-                    batch.cut_ids, batch.speakers, batch.texts, texts, strict=True
-                )
+                Transcript(*fields)
+                for fields in zip(batch.cut_ids, batch.speakers, batch.texts, texts, strict=True)
             ]
     return results

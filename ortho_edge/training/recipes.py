@@ -65,7 +65,7 @@ def digits() -> Recipe:
             final_temperature=0.05,
             weight_decay=1e-2,
             adam_epsilon=1e-9,
-            # Augmentation never repeats an example, and drawing masks costs a CPU a fifth of a step.
+            # Augmentation repeats no example, and drawing masks costs a CPU a fifth of a step.
             ffn_dropout=0.0,
             attention_dropout=0.0,
             residual_dropout=0.0,

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
+from ortho_edge.cli import UserError
 from ortho_edge.data.dataset import Batch, training_batches
 from ortho_edge.ortho_softmax import (
     SelectionProblem,
@@ -153,7 +154,10 @@ class Trainer:
                 cache=self.recipe.cache_audio,
             )
             if self.progress.step == progress.step and progress.position == 0:
-                raise RuntimeError(f"epoch {progress.epoch} has no usable audio: {self.skipped}")
+                raise UserError(
+                    f"no usable audio for {self.recipe.name}: every cut is unreadable, too short "
+                    "or has a text that the symbols cannot spell"
+                )
             self.progress = replace(
                 self.progress,
                 epoch=self.progress.epoch + 1,
@@ -284,7 +288,7 @@ class Trainer:
         for name, cuts in self.corpus.development.items():
             for size, transcripts in transcribe_cuts(encoders, cuts, self.corpus.tokens).items():
                 rates = error_rates(transcripts)
-                numbers |= {f"{name}_{rate}/{size}": rates[rate] for rate in ("wer", "cer")}
+                numbers |= {f"{name}_wer/{size}": rates.wer, f"{name}_cer/{size}": rates.cer}
         supernet.train()
         logger.info("step %d: %s", self.progress.step, _summary(numbers))
         return numbers

@@ -1,0 +1,134 @@
+"""`python -m ortho_edge.evaluate MODEL --set digits/unseen`: word and character error rates."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from ortho_edge.cli import UserError, run
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+    from ortho_edge.tokens import Tokens
+    from ortho_edge.training.evaluation import Encoder, ErrorRates
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """WER and CER of every subnet of a checkpoint, or of one exported artefact, on a corpus."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A checkpoint folder, a .pte or a .onnx file."""
+    set: str
+    """RECIPE/SET, such as digits/unseen or digits/dev, or a folder with transcripts.tsv and
+    audio/<utterance>.flac (the columns utterance, speaker and text are read)."""
+    data: Path | None = None
+    """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
+    synthetic: Path | None = None
+    """Synthesised voices, which are part of digits/dev when training had them."""
+    out: Path | None = None
+    """Also write the table, every transcript included, as JSON."""
+    threads: int = 1
+    """CPU threads."""
+
+
+def main(arguments: Arguments) -> None:
+    """Prints the table and writes the JSON."""
+    import torch
+
+    from ortho_edge.training.evaluation import error_rates, transcribe_cuts
+
+    torch.set_num_threads(arguments.threads)
+    encoders, tokens, costs = _encoders(arguments.model, arguments.threads)
+    cuts = _cuts(arguments)
+    transcripts = transcribe_cuts(encoders, cuts, tokens)
+    try:
+        rates = {name: error_rates(texts) for name, texts in transcripts.items()}
+    except ValueError as error:
+        raise UserError(f"set {arguments.set!r}: {error}") from error
+    print(_table(rates, costs))
+    if arguments.out is not None:
+        from ortho_edge.atomic import write_atomically
+
+        results = {
+            name: {
+                **asdict(rates[name]),
+                **costs[name],
+                "transcripts": [asdict(one) for one in transcripts[name]],
+            }
+            for name in rates
+        }
+        record = {"model": str(arguments.model), "set": arguments.set, "results": results}
+        write_atomically(arguments.out, json.dumps(record, indent=1) + "\n")
+        print(f"written: {arguments.out}")
+
+
+def _encoders(
+    model: Path, threads: int
+) -> "tuple[dict[str, Encoder], Tokens, dict[str, dict[str, float]]]":
+    """Encoders by name, their symbols, and what each costs."""
+    if not model.is_dir():
+        from ortho_export.artefact import load_artefact
+
+        artefact = load_artefact(model, threads=threads)
+        return {model.name: artefact.encode_batch}, artefact.tokens, {model.name: {}}
+    from ortho_edge.checkpoint import load_checkpoint
+    from ortho_edge.compaction import compact
+
+    checkpoint = load_checkpoint(model)
+    space = checkpoint.supernet.space
+    encoders: dict[str, Encoder] = {}
+    costs: dict[str, dict[str, float]] = {}
+    for one in checkpoint.subnets:
+        encoders[one.name] = compact(checkpoint.supernet, one.subnet, one.head)
+        costs[one.name] = {
+            "params": space.cost(one.subnet, "params"),
+            "flops_share": space.cost(one.subnet, "flops") / space.total_cost("flops"),
+        }
+    return encoders, checkpoint.tokens, costs
+
+
+def _cuts(arguments: Arguments) -> "CutSet":
+    from ortho_edge.data.corpora import synthetic
+    from ortho_edge.training.corpora import DataOptions
+    from ortho_edge.training.recipes import RECIPES, recipe
+
+    if Path(arguments.set).is_dir():
+        return synthetic(arguments.set)
+    name, slash, part = arguments.set.partition("/")
+    if not slash or name not in RECIPES:
+        raise UserError(
+            f"unknown set {arguments.set!r}: neither a folder nor RECIPE/SET with a recipe of "
+            f"{', '.join(RECIPES)}"
+        )
+    corpus = recipe(name).corpus(DataOptions(root=arguments.data, synthetic=arguments.synthetic))
+    return corpus.evaluation_set(part)
+
+
+def _table(rates: "dict[str, ErrorRates]", costs: dict[str, dict[str, float]]) -> str:
+    header = (
+        f"{'model':<16}{'params':>10}{'FLOPs':>8}{'WER %':>8}  {'95 % interval':<14}{'CER %':>7}"
+    )
+    lines = [header, "-" * len(header)]
+    for name, one in rates.items():
+        cost = costs[name]
+        params = f"{cost['params'] / 1e6:.2f} M" if "params" in cost else ""
+        flops = f"{100 * cost['flops_share']:.0f} %" if "flops_share" in cost else ""
+        low, high = one.wer_interval
+        lines.append(
+            f"{name:<16}{params:>10}{flops:>8}{one.wer:>8.2f}  "
+            f"{f'{low:.2f} - {high:.2f}':<14}{one.cer:>7.2f}"
+        )
+    some = next(iter(rates.values()))
+    lines.append(
+        f"{some.utterances} utterances, {some.words} words, {some.speakers} speakers; "
+        f"interval by drawing {some.resampled}"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main, Arguments, prog="python -m ortho_edge.evaluate")

@@ -1,0 +1,64 @@
+"""Which subnets an update trains."""
+
+import numpy as np
+import pytest
+import torch
+
+from ortho_edge.components import ComponentSpace
+from ortho_edge.conformer.architecture import Architecture
+from ortho_edge.ortho_softmax import SelectionProblem, initial_scores
+from ortho_edge.subnet import Subnet
+from ortho_edge.training.subnet_sampling import droppable_modules, sandwich_step, soft_step
+
+SPACE = ComponentSpace(
+    Architecture(
+        vocab_size=5, dim=16, num_blocks=2, num_heads=2, head_dim=8, ffn_dim=32, kernel_size=3,
+        front_end="strided", front_end_channels=(2, 4),
+    )
+)  # fmt: skip
+
+
+def test_sandwich_holds_full_smallest_and_every_middle_in_turn() -> None:
+    subnets = [Subnet.of(len(SPACE), range(size)) for size in (15, 10, 4)]
+    seen = set()
+    for step in range(50):
+        rng = np.random.default_rng(step)
+        chosen = sandwich_step(SPACE.full(), subnets, rng, torch.device("cpu"))
+        assert chosen.heads[0] == 0
+        assert chosen.heads[2] == 3
+        torch.testing.assert_close(chosen.gates[0], torch.ones(len(SPACE)))
+        torch.testing.assert_close(chosen.gates[1], subnets[chosen.heads[1] - 1].gates())
+        torch.testing.assert_close(chosen.gates[2], subnets[2].gates())
+        seen.add(chosen.heads[1])
+    assert seen == {1, 2}
+
+
+def test_sandwich_of_one_size_repeats_nothing() -> None:
+    chosen = sandwich_step(
+        SPACE.full(), [Subnet(len(SPACE), (0,))], np.random.default_rng(0), torch.device("cpu")
+    )
+    assert chosen.heads == (0, 1)
+
+
+@pytest.mark.parametrize("granularity", ["component", "layer"])
+def test_soft_step_reaches_every_target_and_sends_gradients_to_the_scores(granularity) -> None:
+    problem = SelectionProblem(SPACE, "flops", granularity)
+    scores = initial_scores(len(problem.groups), 0).requires_grad_()
+    heads = set()
+    for step in range(30):
+        rng = np.random.default_rng(step)
+        chosen = soft_step(problem, scores, 0.5, (0.8, 0.5), rng)
+        heads.add(chosen.heads)
+        assert chosen.gates.shape == (2, len(SPACE))
+        torch.testing.assert_close(chosen.gates[0], torch.ones(len(SPACE)))
+    assert heads == {(0, 1), (0, 2)}
+    (chosen.gates[1] * torch.randn(len(SPACE))).sum().backward()
+    assert scores.grad is not None
+    assert bool(scores.grad.abs().sum() > 0)
+
+
+def test_droppable_are_the_modules_without_any_kept_unit() -> None:
+    # Block 0 keeps one chunk of the first FFN and the convolution, block 1 nothing.
+    smallest = Subnet.of(len(SPACE), [1, SPACE.module_slice(0, "conv").start])
+    expected = {(0, "mhsa"), (0, "ffn2")} | {(1, name) for name in ("ffn1", "conv", "mhsa", "ffn2")}
+    assert droppable_modules(SPACE, smallest) == expected

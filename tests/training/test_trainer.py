@@ -1,0 +1,158 @@
+"""The trainer on a corpus of tones: resume, stages, freezing, the checkpoint."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lhotse import CutSet
+
+from ortho_edge.checkpoint import load_checkpoint
+from ortho_edge.cli import UserError
+from ortho_edge.tokens import character_tokens
+from ortho_edge.training.corpora import Corpus
+from ortho_edge.training.recipes import Recipe
+from ortho_edge.training.state import STATE_FILE
+from ortho_edge.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+def trainer(recipe: Recipe, corpus: Corpus, folder: Path, num_workers: int = 0) -> Trainer:
+    return Trainer(
+        recipe=recipe, corpus=corpus, folder=folder, device=CPU, num_workers=num_workers,
+        command="test",
+    )  # fmt: skip
+
+
+def losses(folder: Path) -> dict[int, dict[str, float]]:
+    """The losses of each step; times differ between runs."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        line["step"]: {name: value for name, value in line.items() if name.startswith("loss/")}
+        for line in lines
+        if "loss/full" in line
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs") / "uninterrupted"
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trainer(tone_recipe, tone_corpus, whole).run()
+    # Stops within an epoch, after the first epoch's end and after the freeze at step 7.
+    for stop in (2, 5, 9):
+        assert trainer(tone_recipe, tone_corpus, parts).run(stop_after=stop) is None
+    trainer(tone_recipe, tone_corpus, parts, num_workers=1).run()
+    assert losses(parts) == losses(whole)
+    assert sorted(losses(whole)) == list(range(12))
+    first = load_checkpoint(whole / "checkpoint")
+    second = load_checkpoint(parts / "checkpoint")
+    for name, tensor in first.supernet.state_dict().items():
+        torch.testing.assert_close(second.supernet.state_dict()[name], tensor, rtol=0, atol=0)
+    assert first.subnets == second.subnets
+
+
+def test_a_run_that_died_without_saving_repeats_its_steps_once(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(tone_recipe, training=replace(tone_recipe.training, save_every=4))
+    whole = tmp_path / "whole"
+    trainer(recipe, tone_corpus, whole).run()
+    dying = trainer(recipe, tone_corpus, tmp_path / "dying")
+    train_step = dying._train_step
+
+    def killed(batch, step):
+        if step == 6:
+            raise KeyboardInterrupt
+        return train_step(batch, step)
+
+    monkeypatch.setattr(dying, "_train_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        dying.run()
+    resumed = trainer(recipe, tone_corpus, tmp_path / "dying")
+    assert resumed.progress.step == 4
+    resumed.run()
+    assert losses(tmp_path / "dying") == losses(whole)
+
+
+def test_stage_two_trains_frozen_nested_subnets_within_their_targets(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    run = trainer(tone_recipe, tone_corpus, tmp_path)
+    run.run(stop_after=8)
+    scores = run.model.scores.detach().clone()
+    frozen = run.selected_subnets()
+    run = trainer(tone_recipe, tone_corpus, tmp_path)
+    run.run(stop_after=11)
+    torch.testing.assert_close(run.model.scores.detach(), scores, rtol=0, atol=0)
+    assert run.selected_subnets() == frozen
+    space = run.problem.space
+    assert frozen[1] <= frozen[0]
+    for subnet, target in zip(frozen, tone_recipe.training.targets, strict=True):
+        assert space.cost(subnet, "flops") <= target * space.total_cost("flops")
+
+
+def test_training_learns_the_tones(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    config = replace(
+        tone_recipe.training, num_steps=300, peak_learning_rate=1e-2, ffn_dropout=0.0,
+        attention_dropout=0.0, residual_dropout=0.0, layer_drop=0.0, log_every=1,
+    )  # fmt: skip
+    path = trainer(replace(tone_recipe, training=config), tone_corpus, tmp_path).run()
+    assert path is not None
+    checkpoint = load_checkpoint(path)
+    assert [one.name for one in checkpoint.subnets] == ["s100", "s080", "s060"]
+    # Guessing gives 67 % and blank alone 100 %.
+    assert checkpoint.subnets[0].metrics["dev_wer"] <= 20
+    assert checkpoint.subnets[-1].metrics["dev_wer"] <= 50
+    steps = losses(tmp_path)
+    assert steps[299]["loss/full"] < 0.1 * steps[0]["loss/full"]
+    assert checkpoint.provenance["command"] == "test"
+
+
+def test_another_recipe_in_the_same_folder_is_refused(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    trainer(tone_recipe, tone_corpus, tmp_path).run(stop_after=1)
+    other = replace(tone_recipe, training=replace(tone_recipe.training, seed=2))
+    with pytest.raises(UserError, match="another seed"):
+        trainer(other, tone_corpus, tmp_path)
+
+
+def test_a_truncated_state_is_named(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    trainer(tone_recipe, tone_corpus, tmp_path).run(stop_after=1)
+    state = tmp_path / STATE_FILE
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        trainer(tone_recipe, tone_corpus, tmp_path)
+
+
+def test_unusable_audio_is_counted_in_the_metrics(
+    tone_recipe: Recipe, tone_corpus: Corpus, tone_cuts: CutSet, tmp_path: Path
+) -> None:
+    # No symbol for MIDDLE: every cut with it is left out.
+    corpus = replace(tone_corpus, tokens=character_tokens(["LOW", "HIGH"]))
+    run = trainer(tone_recipe, corpus, tmp_path)
+    run.run(stop_after=3)
+    without = sum("MIDDLE" in (cut.supervisions[0].text or "") for cut in tone_cuts)
+    assert 0 < sum(run.skipped.values()) <= without * 3
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    assert "skipped/" in lines
+
+
+def test_no_usable_audio_at_all_is_an_error(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    corpus = replace(tone_corpus, tokens=character_tokens(["NOTHING"]))
+    with pytest.raises(UserError, match="no usable audio"):
+        trainer(tone_recipe, corpus, tmp_path).run()
