@@ -159,10 +159,14 @@ def tedlium2(root: str | Path, part: str, num_jobs: int = 1) -> CutSet:
     Raises:
         UserError: The part is absent.
     """
+    from lhotse.audio.backend import audio_backend
     from lhotse.recipes.tedlium2 import prepare_tedlium2
 
     _require_folder(Path(root) / part)
-    return _from_manifests(prepare_tedlium2(root, dataset_parts=part, num_jobs=num_jobs)[part])
+    # By itself lhotse calls the program sph2pipe for sphere files; libsndfile reads these.
+    with audio_backend("LibsndfileBackend"):
+        manifests = prepare_tedlium2(root, dataset_parts=part, num_jobs=num_jobs)
+    return _from_manifests(manifests[part])
 
 
 def _from_manifests(manifests: dict) -> CutSet:

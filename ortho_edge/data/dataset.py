@@ -25,6 +25,7 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.sampling.base import CutSampler
+from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import DataLoader, Dataset
 
 from ortho_edge.conformer.architecture import subsampled_length
@@ -131,7 +132,7 @@ def training_batches(
     if sampler is None:
         return
     sampler.set_epoch(epoch)
-    kept = shared_cache() if cache is True else (cache or None)
+    kept = _chosen(cache)
     if kept is not None and num_workers > 0 and not cuts.is_lazy:
         kept.fill(cuts)
     prepare = partial(
@@ -173,27 +174,33 @@ def evaluation_batches(
         cuts = cuts.sort_by_duration(ascending=True)
     # Every process evaluates everything: splitting is up to the caller.
     sampler = DynamicCutSampler(cuts, max_duration=max_duration, world_size=1, rank=0)
-    kept = shared_cache() if cache is True else (cache or None)
+    kept = _chosen(cache)
     prepare = partial(_evaluation_example, tokens=tokens, cache=kept)
     yield from _batches(iter(sampler), prepare, num_workers, 0)
+
+
+def _chosen(cache: bool | WaveformCache) -> WaveformCache | None:
+    if isinstance(cache, WaveformCache):
+        return cache
+    return shared_cache() if cache else None
 
 
 def _bucketing_sampler(
     cuts: CutSet, max_duration: float, num_buckets: int, seed: int
 ) -> CutSampler | None:
-    num_cuts = sum(1 for _ in islice(each_cut(cuts), _CUTS_FOR_BUCKETS))
-    if num_cuts == 0:
+    sample = list(islice(each_cut(cuts), _CUTS_FOR_BUCKETS))
+    if not sample:
         return None
-    num_buckets = min(num_buckets, num_cuts)
+    num_buckets = min(num_buckets, len(sample))
+    bins = estimate_duration_buckets(sample, num_buckets) if num_buckets > 1 else []
     with warnings.catch_warnings():
         # Small corpora are eager by choice.
         warnings.filterwarnings("ignore", message=".*eagerly read CutSet")
         return DynamicBucketingSampler(
             cuts,
             max_duration=max_duration,
-            num_buckets=num_buckets,
-            duration_bins=[] if num_buckets < 2 else None,  # pyright: ignore[reportArgumentType]
-            num_cuts_for_bins_estimate=_CUTS_FOR_BUCKETS,
+            # The sampler cannot do without a boundary.
+            duration_bins=bins or [max(cut.duration for cut in sample)],
             shuffle=True,
             seed=seed,
         )

@@ -5,6 +5,7 @@
 [-1, 1].
 """
 
+import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -22,20 +23,23 @@ FRAME_LENGTH = 400
 
 @lru_cache(maxsize=1)
 def _extractor() -> Wav2LogFilterBank:
-    layer = Wav2LogFilterBank(
-        sampling_rate=SAMPLE_RATE,
-        frame_length=FRAME_LENGTH / SAMPLE_RATE,
-        frame_shift=FRAME_SHIFT / SAMPLE_RATE,
-        remove_dc_offset=True,
-        preemph_coeff=0.97,
-        window_type="povey",
-        dither=0.0,
-        snip_edges=False,
-        use_energy=False,
-        low_freq=20.0,
-        high_freq=-400.0,
-        num_filters=NUM_BINS,
-    )
+    with warnings.catch_warnings():
+        # lhotse 1.33 applies numpy's functions to tensors to lay out the mel filters.
+        warnings.filterwarnings("ignore", message="__array_wrap__", category=DeprecationWarning)
+        layer = Wav2LogFilterBank(
+            sampling_rate=SAMPLE_RATE,
+            frame_length=FRAME_LENGTH / SAMPLE_RATE,
+            frame_shift=FRAME_SHIFT / SAMPLE_RATE,
+            remove_dc_offset=True,
+            preemph_coeff=0.97,
+            window_type="povey",
+            dither=0.0,
+            snip_edges=False,
+            use_energy=False,
+            low_freq=20.0,
+            high_freq=-400.0,
+            num_filters=NUM_BINS,
+        )
     return layer.eval()
 
 
