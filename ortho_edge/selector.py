@@ -15,6 +15,12 @@ from ortho_edge.devices.latency import Prediction, predict_footprint, predict_la
 from ortho_edge.devices.profile import Budget, DeviceProfile
 
 METRIC = "dev_wer"
+_WORDS = {
+    "latency_ms": ("latency", " ms"),
+    "memory_mb": ("memory", " MB"),
+    "size_mb": ("file size", " MB"),
+    "params": ("parameters", ""),
+}
 
 __all__ = [
     "Budget",
@@ -68,6 +74,20 @@ class Limit:
     value: float
 
     @property
+    def word(self) -> str:
+        """What is limited, in words."""
+        return _WORDS[self.name][0]
+
+    @property
+    def text(self) -> str:
+        """The word and the candidate's value, such as `latency 6.1 ms`."""
+        return f"{self.word} {self.quantity(self.value)}"
+
+    def quantity(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{_number(value)}{_WORDS[self.name][1]}"
+
+    @property
     def holds(self) -> bool:
         """Whether the candidate is within the limit; equal is within."""
         return self.value <= self.limit
@@ -82,8 +102,8 @@ def limits(budget: Budget, candidate: Candidate) -> tuple[Limit, ...]:
     """Every limit that the budget sets, against a candidate."""
     return tuple(
         Limit(name=name, limit=limit, value=getattr(candidate, name))
-        for name in ("latency_ms", "memory_mb", "size_mb", "params")
-        if (limit := getattr(budget, name)) is not None
+        for name in _WORDS
+        if (limit := getattr(budget, name)) is not None and limit < math.inf
     )
 
 
@@ -125,17 +145,14 @@ class Selection:
     def explanation(self) -> list[str]:
         """Lines for a person: the slack of every limit, what binds, what the next size costs."""
         lines = [
-            f"{_describe(one)}: {one.value:.4g} of {one.limit:.4g}, slack {one.slack:.3g}"
-            for one in limits(self.budget, self.chosen)
+            f"{limit.text} of at most {limit.quantity(limit.limit)}, "
+            f"{limit.quantity(limit.slack)} to spare"
+            for limit in limits(self.budget, self.chosen)
         ]
         binding, larger = self.binding, self.next_up
         if binding is None or larger is None:
             return [*lines, "no limit binds: nothing better was trained"]
-        need = ", ".join(
-            f"{_describe(one)} {one.value:.4g}"
-            for one in limits(self.budget, larger)
-            if not one.holds
-        )
+        need = " and ".join(one.text for one in limits(self.budget, larger) if not one.holds)
         gain = (
             ""
             if larger.error_rate is None or self.chosen.error_rate is None
@@ -143,8 +160,7 @@ class Selection:
         )
         return [
             *lines,
-            f"{_describe(binding)} binds: the next size up, {larger.trained.name}{gain}, "
-            f"would need {need}",
+            f"{binding.word} binds: the next size up, {larger.trained.name}{gain}, takes {need}",
         ]
 
     @property
@@ -154,16 +170,6 @@ class Selection:
     @property
     def _rank(self) -> tuple[float, ...]:
         return _preference(self.chosen, self._by_error)
-
-
-def _describe(limit: Limit) -> str:
-    words = {
-        "latency_ms": "latency (ms)",
-        "memory_mb": "memory (MB)",
-        "size_mb": "file size (MB)",
-        "params": "parameters",
-    }
-    return words[limit.name]
 
 
 def budget_for(
@@ -281,7 +287,8 @@ def _preference(candidate: Candidate, by_error: bool) -> tuple[float, ...]:
 
 def _impossible(device: str, budget: Budget, candidates: Sequence[Candidate]) -> Iterator[str]:
     """Why nothing fits, in words, each limit with the smallest value that can be reached."""
-    yield f"no trained subnet fits the budget on {device!r}:"
+    seconds = f"{budget.audio_seconds:g} s of audio"
+    yield f"no trained subnet fits the budget on {device!r} for {seconds}:"
     smallest = [
         min((limits(budget, one)[index] for one in candidates), key=lambda limit: limit.value)
         for index in range(len(limits(budget, candidates[0])))
@@ -289,18 +296,24 @@ def _impossible(device: str, budget: Budget, candidates: Sequence[Candidate]) ->
     too_low = [one for one in smallest if not one.holds]
     if too_low:
         yield "; ".join(
-            f"{_describe(one)} {one.limit:.6g} is below the smallest reachable, {_above(one.value)}"
+            f"{one.word} {one.quantity(one.limit)} is below the smallest reachable, "
+            f"{one.quantity(_rounded_up(one.value))}"
             for one in too_low
         )
         return
-    together = " and ".join(f"{_describe(one)} {one.limit:.6g}" for one in smallest)
+    together = " and ".join(f"{one.word} {one.quantity(one.limit)}" for one in smallest)
     cheapest = candidates[0]
-    values = ", ".join(f"{_describe(one)} {_above(one.value)}" for one in limits(budget, cheapest))
+    values = ", ".join(one.text for one in limits(budget, cheapest))
     yield f"none holds {together} together; the fastest, {cheapest.trained.name}, takes {values}"
 
 
-def _above(value: float) -> str:
-    """`value` with four digits, rounded up so that the figure shown is a limit that works."""
-    digits = 3 - math.floor(math.log10(value)) if value > 0 else 0
-    step = 10.0**-digits
-    return f"{math.ceil(value / step) * step:.4g}"
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _rounded_up(value: float) -> float:
+    """To the digits that are shown, so that the figure in a message is a limit that works."""
+    if value <= 0:
+        return value
+    step = 1.0 if value >= 1000 else 10.0 ** (math.floor(math.log10(value)) - 3)
+    return math.ceil(value / step) * step

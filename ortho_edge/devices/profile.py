@@ -167,7 +167,7 @@ class RuntimeCost:
     """Of the latency; memory and size carry their own."""
     source: str
     """From which figures, or where, when and how it was measured."""
-    modules: Mapping[str, ModuleCost]
+    modules: Mapping[Kind, ModuleCost]
     memory: MemoryCost
     size: SizeCost
     scale: float = 1.0
@@ -203,7 +203,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Raises ValueError when a limit is not above 0."""
-        for field in fields(self):
+        for field in fields(Budget):
             value = getattr(self, field.name)
             _require(value is None or value > 0, f"{field.name} must be above 0, not {value}")
         _require(

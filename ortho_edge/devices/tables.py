@@ -76,12 +76,11 @@ def _value(expected: Any, value: object, where: str) -> Any:
 
 def _scalar(expected: type, value: object, where: str) -> Any:
     # TOML writes a whole number for a float; a bool is an int to Python and never meant as one.
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is float and number:
+    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isnan(value):
             raise UserError(f"{where} must be a number, not nan")
         return float(value)
-    if isinstance(value, expected) and (expected is not int or number):
+    if isinstance(value, expected) and isinstance(value, bool) == (expected is bool):
         return value
     names = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
     raise UserError(f"{where} must be {names[expected]}, not {value!r}")

@@ -1,0 +1,271 @@
+"""Measuring this host: export probes, time them, fit a profile, check it on held-out networks."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import nnls
+from tqdm import tqdm
+
+from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
+from ortho_edge.components import FRAMES_PER_SECOND
+from ortho_edge.devices.catalogue import HOST
+from ortho_edge.devices.fit import FitError, Observation, fit_error, fit_modules, fit_scale
+from ortho_edge.devices.host import host_hardware
+from ortho_edge.devices.memory import Load, can_measure, peak_memory_mb
+from ortho_edge.devices.probes import Probe, probes
+from ortho_edge.devices.profile import (
+    SCHEMA_VERSION,
+    DefaultBudget,
+    DeviceProfile,
+    Hardware,
+    MemoryCost,
+    RuntimeCost,
+    SizeCost,
+)
+from ortho_edge.devices.timing import Timing, pinned, time_in_turns
+from ortho_edge.devices.workload import BYTES, workload
+
+logger = logging.getLogger(__name__)
+
+LENGTHS = (1.0, 2.0, 4.0, 10.0)
+"""Seconds of audio that every probe is timed on."""
+MEMORY_PROBES = ("empty", "ffn", "random-30", "full")
+MEMORY_LENGTHS = (1.0, 10.0)
+WARM_UP_PROBE = "one-block"
+
+Key = tuple[str, str, float]
+"""Runtime, probe, seconds."""
+PeakMemory = Callable[[Load, Path, Path, float], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A runtime of this host.
+
+    Attributes:
+        export: Writes the artefact of a subnet into a folder and returns its file.
+        load: Returns what maps features (1, T, 80) to anything, on one thread; importable by name.
+    """
+
+    name: str
+    version: str
+    export: Callable[[Checkpoint, TrainedSubnet, Path], Path]
+    load: Load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """Everything that was observed, before any fit."""
+
+    probes: tuple[Probe, ...]
+    files: Mapping[tuple[str, str], Path]
+    timings: Mapping[Key, Timing]
+
+
+def measure_host(
+    checkpoint: Checkpoint,
+    runtimes: Sequence[Runtime],
+    folder: Path,
+    *,
+    timing_seconds: float,
+    seed: int = 0,
+    clock: Callable[[], float] = time.thread_time,
+    peak_memory: PeakMemory | None = None,
+) -> DeviceProfile:
+    """A measured profile of this host.
+
+    Args:
+        checkpoint: Whose architecture the probes have.
+        runtimes: To measure.
+        folder: Where artefacts of the probes go.
+        timing_seconds: Wall-clock limit of the timing; it ends sooner when the noise is small.
+        seed: Of the random probes.
+        clock: Seconds of CPU time of this thread.
+        peak_memory: How memory is measured; `peak_memory_mb` where the system can.
+    """
+    made = tuple(probes(checkpoint, seed))
+    files = _export(made, runtimes, folder)
+    calls = {
+        (runtime.name, probe.trained.name, seconds): call
+        for runtime in runtimes
+        for probe in made
+        for seconds, call in _calls(runtime.load(files[runtime.name, probe.trained.name])).items()
+    }
+    with pinned():
+        timings = time_in_turns(calls, limit_seconds=timing_seconds, clock=clock)
+    measured = Measurements(probes=made, files=files, timings=timings)
+    if peak_memory is None and can_measure():
+        peak_memory = peak_memory_mb
+    hardware = host_hardware()
+    costs = {}
+    for runtime in runtimes:
+        memory = _memory(measured, runtime, peak_memory)
+        costs[runtime.name] = {"fp32": _runtime_cost(measured, runtime, memory, hardware)}
+    return DeviceProfile(
+        schema_version=SCHEMA_VERSION,
+        name=HOST,
+        description=f"this machine: {hardware.soc.value}, one thread",
+        hardware=hardware,
+        budget=_default_budget(hardware),
+        runtimes=costs,
+    )
+
+
+def _export(
+    made: Sequence[Probe], runtimes: Sequence[Runtime], folder: Path
+) -> dict[tuple[str, str], Path]:
+    files = {}
+    jobs = [(runtime, probe) for runtime in runtimes for probe in made]
+    for runtime, probe in tqdm(jobs, desc="exporting", unit="network"):
+        place = folder / runtime.name / probe.trained.name
+        place.mkdir(parents=True)
+        files[runtime.name, probe.trained.name] = runtime.export(
+            probe.checkpoint, probe.trained, place
+        )
+    return files
+
+
+def _calls(run: Callable[[np.ndarray], object]) -> dict[float, Callable[[], object]]:
+    """Calls without arguments, one per length; noise as features, for zeros may run faster."""
+    generator = np.random.default_rng(0)
+
+    def call(seconds: float) -> Callable[[], object]:
+        shape = (1, round(seconds * FRAMES_PER_SECOND), 80)
+        features = generator.standard_normal(shape, np.float32)
+        return lambda: run(features)
+
+    return {seconds: call(seconds) for seconds in LENGTHS}
+
+
+def _runtime_cost(
+    measured: Measurements, runtime: Runtime, memory: MemoryCost, hardware: Hardware
+) -> RuntimeCost:
+    fitted, whole, held_out = _observations(measured, runtime.name)
+    modules = fit_modules(fitted)
+    scale = fit_scale(modules, whole)
+    error: FitError = fit_error(modules, scale, held_out)
+    spreads = [
+        one.spread_percent for key, one in measured.timings.items() if key[0] == runtime.name
+    ]
+    architecture = measured.probes[-1].checkpoint.supernet.architecture
+    logger.info(
+        "%s: error on held-out networks %.1f %% mean, %.1f %% at worst; "
+        "noise %.1f %% mean, %.1f %% at worst", runtime.name, error.mean_percent,
+        error.worst_percent, np.mean(spreads), np.max(spreads),
+    )  # fmt: skip
+    return RuntimeCost(
+        provenance="measured",
+        source=(
+            f"{_where(runtime, hardware)}; one pinned thread, CPU time, minimum over turns; "
+            f"fitted to {len(fitted)} timings of networks of dim {architecture.dim} with "
+            f"{architecture.num_blocks} blocks, checked on {len(held_out)} of held-out subnets"
+        ),
+        modules=modules,
+        memory=memory,
+        size=_size(measured, runtime),
+        scale=scale,
+        error_percent=round(error.mean_percent, 2),
+        worst_error_percent=round(error.worst_percent, 2),
+        spread_percent=round(float(np.mean(spreads)), 2),
+    )
+
+
+def _observations(
+    measured: Measurements, runtime: str
+) -> tuple[list[Observation], list[Observation], list[Observation]]:
+    """To fit modules, to fit the scale, and held out."""
+    fitted, whole, held_out = [], [], []
+    for probe in measured.probes:
+        for seconds in LENGTHS:
+            one = Observation(
+                works=workload(probe.checkpoint.supernet.space, probe.trained.subnet, seconds),
+                milliseconds=measured.timings[runtime, probe.trained.name, seconds].milliseconds,
+            )
+            if probe.held_out:
+                held_out.append(one)
+                continue
+            fitted.append(one)
+            if probe.whole:
+                whole.append(one)
+    return fitted, whole, held_out
+
+
+def _size(measured: Measurements, runtime: Runtime) -> SizeCost:
+    """File size against parameters and modules, over all probes."""
+    rows, sizes = [], []
+    for probe in measured.probes:
+        works = workload(probe.checkpoint.supernet.space, probe.trained.subnet, 1.0)
+        rows.append([sum(work.params for work in works), 1e3, 1e3 * len(works)])
+        sizes.append(measured.files[runtime.name, probe.trained.name].stat().st_size)
+    coefficients, worst = _fit_relative(rows, sizes)
+    return SizeCost(
+        provenance="measured",
+        source=f"files of {runtime.name} {runtime.version}, fitted to {worst:.1f} % at worst",
+        bytes_per_parameter=coefficients[0],
+        fixed_kb=coefficients[1],
+        kb_per_module=coefficients[2],
+    )
+
+
+def _memory(measured: Measurements, runtime: Runtime, peak_memory: PeakMemory | None) -> MemoryCost:
+    if peak_memory is None:
+        return MemoryCost(
+            provenance="estimated",
+            source="this system records no peak memory: weights and activations counted twice",
+            fixed_mb=5.0, weight_copies=2.0, activation_copies=2.0,
+        )  # fmt: skip
+    rows, peaks = [], []
+    warm_up = measured.files[runtime.name, WARM_UP_PROBE]
+    chosen = [probe for probe in measured.probes if probe.trained.name in MEMORY_PROBES]
+    jobs = [(probe, seconds) for probe in chosen for seconds in MEMORY_LENGTHS]
+    for probe, seconds in tqdm(jobs, desc=f"memory of {runtime.name}", unit="process"):
+        works = workload(probe.checkpoint.supernet.space, probe.trained.subnet, seconds)
+        params, live = sum(work.params for work in works), max(work.live for work in works)
+        rows.append([1.0, params * BYTES / 1e6, live * BYTES / 1e6])
+        file = measured.files[runtime.name, probe.trained.name]
+        peaks.append(peak_memory(runtime.load, file, warm_up, seconds))
+    coefficients, worst = _fit_relative(rows, peaks)
+    return MemoryCost(
+        provenance="measured",
+        source=(
+            f"peak resident memory of fresh processes of {runtime.name} {runtime.version}, "
+            f"fitted to {worst:.0f} % at worst"
+        ),
+        fixed_mb=coefficients[0],
+        weight_copies=coefficients[1],
+        activation_copies=coefficients[2],
+    )
+
+
+def _fit_relative(
+    rows: Sequence[Sequence[float]], values: Sequence[float]
+) -> tuple[list[float], float]:
+    """Non-negative coefficients of least relative error, and the worst error in per cent."""
+    system = np.array(rows) / np.array(values)[:, None]
+    # Columns of one size keep the solver accurate.
+    norms = np.linalg.norm(system, axis=0)
+    solution, _ = nnls(system / norms, np.ones(len(values)))
+    coefficients = solution / norms
+    return coefficients.tolist(), 100 * float(np.abs(system @ coefficients - 1).max())
+
+
+def _where(runtime: Runtime, hardware: Hardware) -> str:
+    today = datetime.now(UTC).date().isoformat()
+    return f"{today}, {hardware.soc.value}, {runtime.name} {runtime.version}"
+
+
+def _default_budget(hardware: Hardware) -> DefaultBudget:
+    """A tenth of real time and a tenth of the memory: what leaves room for everything else."""
+    seconds = 4.0
+    return DefaultBudget(
+        latency_ms=100 * seconds,
+        audio_seconds=seconds,
+        memory_mb=float(math.floor(100 * hardware.ram_gb.value)),
+        reason="a tenth of real time on one thread and a tenth of the memory",
+    )
