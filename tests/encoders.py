@@ -1,0 +1,78 @@
+"""Small supernets whose every parameter counts, and random subnets of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ortho_edge.components import ComponentSpace, Granularity
+from ortho_edge.conformer.architecture import Architecture
+from ortho_edge.subnet import Subnet
+from ortho_edge.supernet import Supernet
+
+FRONT_ENDS = {"vgg": (3, 2, 4, 2), "strided": (3, 2)}
+NUM_CTC_HEADS = 2
+
+
+def small_architecture(front_end: str = "strided", **changes: Any) -> Architecture:
+    """Odd sizes throughout, so that no two axes can be mistaken for each other."""
+    sizes: dict[str, Any] = {
+        "vocab_size": 6,
+        "dim": 10,
+        "num_blocks": 3,
+        "num_heads": 3,
+        "head_dim": 4,
+        "ffn_dim": 21,
+        "num_ffn_chunks": 3,
+        "kernel_size": 5,
+        "feature_dim": 7,
+        "front_end": front_end,
+        "front_end_channels": FRONT_ENDS.get(front_end, ()),
+    }
+    return Architecture(**{**sizes, **changes})
+
+
+def small_supernet(architecture: Architecture, dtype: torch.dtype = torch.float64) -> Supernet:
+    """A seeded supernet, its LayerNorms moved away from the identity that they start as."""
+    torch.manual_seed(0)
+    supernet = Supernet(architecture, NUM_CTC_HEADS)
+    with torch.no_grad():
+        for name, parameter in supernet.named_parameters():
+            if "norm" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return supernet.to(dtype).eval()
+
+
+def random_batch(
+    lengths: Sequence[int], feature_dim: int = 7, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
+    """Features (B, T, bins) with rubbish in the padding, and lengths (B,)."""
+    generator = torch.Generator().manual_seed(2)
+    shape = (len(lengths), max(lengths), feature_dim)
+    features = torch.randn(shape, generator=generator, dtype=torch.float64)
+    for row, length in zip(features, lengths, strict=True):
+        row[length:] = 50 + 9 * row[length:]
+    return features.to(dtype), torch.tensor(lengths)
+
+
+@st.composite
+def subnets(
+    draw: st.DrawFn, space: ComponentSpace, granularity: Granularity | None = None
+) -> Subnet:
+    """Subnets from nothing to everything, whole modules and blocks dropped among them."""
+    if granularity is None:
+        granularity = draw(st.sampled_from(["component", "layer"]))
+    groups = space.groups(granularity)
+    flags = draw(st.lists(st.booleans(), min_size=len(groups), max_size=len(groups)))
+    kept = {index for group, flag in zip(groups, flags, strict=True) if flag for index in group}
+    per_block = len(space) // space.architecture.num_blocks
+    for block in draw(st.sets(st.integers(0, space.architecture.num_blocks - 1), max_size=2)):
+        kept -= set(range(block * per_block, (block + 1) * per_block))
+    return Subnet.of(len(space), kept)
+
+
+def whole_and_empty(space: ComponentSpace) -> list[Subnet]:
+    """The two ends of every range of subnets."""
+    return [Subnet.of(len(space), ()), space.full()]
