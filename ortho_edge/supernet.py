@@ -21,6 +21,10 @@ from ortho_edge.conformer.modules import (
     add_residual,
 )
 
+INITIAL_BLANK_BIAS = 4.0
+"""Most frames are blank in CTC. Learning so from scratch takes gradients a hundred times larger
+than all later ones, and AdamW's second moment remembers them for a thousand updates."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Regularization:
@@ -75,6 +79,9 @@ class Supernet(nn.Module):
         self.ctc_heads = nn.ModuleList(
             nn.Linear(architecture.dim, architecture.vocab_size) for _ in range(num_heads_ctc)
         )
+        with torch.no_grad():
+            for head in self.ctc_heads:
+                head.bias[0] = INITIAL_BLANK_BIAS  # pyright: ignore[reportOptionalSubscript, reportIndexIssue]
 
     def forward(
         self,

@@ -50,6 +50,13 @@ class FrontEnd(nn.Module):
         self.linear = nn.Linear(
             channels[-1] * architecture.subsampled_feature_dim, architecture.dim
         )
+        # torch's default shrinks the signal at every layer, until frames differ from one another
+        # by less than the biases that they share.
+        for convolution in self.convolutions:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")  # pyright: ignore[reportArgumentType]
+            nn.init.zeros_(convolution.bias)  # pyright: ignore[reportArgumentType]
+        nn.init.kaiming_normal_(self.linear.weight, nonlinearity="linear")
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Maps features (B, T, bins) and lengths (B,) to frames (B, T', D) and lengths (B,)."""

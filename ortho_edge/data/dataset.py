@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 _CUTS_FOR_BUCKETS = 10_000
 
+UNKNOWN = -1
+"""In `Batch.frame_targets`: nothing is known about the frame."""
+
 
 class Vocabulary(Protocol):
     """What batches need of the tokens."""
@@ -63,6 +66,9 @@ class Batch:
     """All utterances' tokens one after another, ``(sum of token_lengths,)`` int64."""
     token_lengths: torch.Tensor
     """Tokens of each utterance, ``(B,)`` int64."""
+    frame_targets: torch.Tensor
+    """Symbol of each encoder frame where the cut's words are aligned, `UNKNOWN` elsewhere and
+    beyond the end, ``(B, T')`` int64."""
     texts: tuple[str, ...]
     """Reference texts."""
     cut_ids: tuple[str, ...]
@@ -77,13 +83,14 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """Returns the batch with its tensors on ``device``."""
-        names = ("features", "feature_lengths", "tokens", "token_lengths")
+        names = ("features", "feature_lengths", "tokens", "token_lengths", "frame_targets")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Example:
     features: torch.Tensor
+    frame_targets: torch.Tensor
     tokens: list[int]
     text: str
     cut_id: str
@@ -284,7 +291,46 @@ def _training_example(
     features = augment_features(fbank(samples), rng, augmentation)
     if subsampled_length(len(features)) < tokens.minimum_frames(ids):
         raise _SkipError("too short for its text")
-    return _Example(features=features, tokens=ids, text=text, cut_id=cut.id, speaker=_speaker(cut))
+    return _Example(
+        features=features,
+        frame_targets=frame_targets(cut, tokens, subsampled_length(len(features))),
+        tokens=ids,
+        text=text,
+        cut_id=cut.id,
+        speaker=_speaker(cut),
+    )
+
+
+def frame_targets(cut: Cut, tokens: Vocabulary, num_frames: int) -> torch.Tensor:
+    """Symbols of the encoder frames of a cut whose words are aligned.
+
+    Augmentation may have stretched the audio evenly, so times count as shares of the cut. The
+    middle half of a word that is one symbol carries it, frames outside words are blank; a word's
+    edges and words of several symbols stay open.
+
+    Args:
+        cut: One whose supervision may have a ``word`` alignment.
+        tokens: Turns words into ids.
+        num_frames: Encoder frames of the features.
+
+    Returns:
+        ``(num_frames,)`` int64, `UNKNOWN` wherever nothing is known.
+    """
+    words = (cut.supervisions[0].alignment or {}).get("word", []) if cut.supervisions else []
+    targets = torch.full((num_frames,), 0 if words else UNKNOWN, dtype=torch.int64)
+    for word in words:
+        ids = tokens.encode(word.symbol)
+        start, length = word.start / cut.duration, word.duration / cut.duration
+        targets[_frames(start, start + length, num_frames)] = UNKNOWN
+        if len(ids) == 1:
+            targets[_frames(start + length / 4, start + 3 * length / 4, num_frames)] = ids[0]
+    return targets
+
+
+def _frames(start: float, stop: float, num_frames: int) -> slice:
+    """Frames that hold the shares from ``start`` to ``stop`` of a cut, at least one."""
+    first = int(start * num_frames)
+    return slice(first, max(first + 1, round(stop * num_frames)))
 
 
 def _evaluation_example(cut: Cut, *, tokens: Vocabulary, cache: WaveformCache | None) -> _Example:
@@ -294,7 +340,14 @@ def _evaluation_example(cut: Cut, *, tokens: Vocabulary, cache: WaveformCache | 
     except ValueError:
         ids = []
     features = fbank(_long_enough(_load(cut, cache)))
-    return _Example(features=features, tokens=ids, text=text, cut_id=cut.id, speaker=_speaker(cut))
+    return _Example(
+        features=features,
+        frame_targets=torch.full((subsampled_length(len(features)),), UNKNOWN),
+        tokens=ids,
+        text=text,
+        cut_id=cut.id,
+        speaker=_speaker(cut),
+    )
 
 
 def _long_enough(samples: np.ndarray) -> np.ndarray:
@@ -327,11 +380,15 @@ def _collate(examples: list[_Example], skipped: dict[str, int], position: int) -
     features = torch.zeros(len(examples), int(lengths.max()), NUM_BINS)
     for row, example in zip(features, examples, strict=True):
         row[: len(example.features)] = example.features
+    targets = torch.full((len(examples), subsampled_length(int(lengths.max()))), UNKNOWN)
+    for row, example in zip(targets, examples, strict=True):
+        row[: len(example.frame_targets)] = example.frame_targets
     return Batch(
         features=features,
         feature_lengths=lengths,
         tokens=torch.tensor([i for e in examples for i in e.tokens], dtype=torch.int64),
         token_lengths=torch.tensor([len(e.tokens) for e in examples]),
+        frame_targets=targets,
         texts=tuple(e.text for e in examples),
         cut_ids=tuple(e.cut_id for e in examples),
         speakers=tuple(e.speaker for e in examples),

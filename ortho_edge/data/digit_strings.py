@@ -3,6 +3,7 @@
 import numpy as np
 from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.cut import MixedCut, MixTrack, PaddingCut
+from lhotse.supervision import AlignmentItem
 
 from ortho_edge.data.waveforms import each_cut
 
@@ -33,7 +34,7 @@ def digit_strings(
         margins: Shortest and longest silence before the first and after the last digit in seconds.
 
     Returns:
-        Mixes with one supervision each: the words joined by spaces, and the speaker.
+        Mixes with one supervision each: the joined words, their alignment and the speaker.
 
     Raises:
         ValueError: No cuts, several sampling rates, or a range that is not (lowest, highest).
@@ -100,6 +101,14 @@ def _string(name: str, digits: list[MonoCut], silences: list[float]) -> MixedCut
         text=" ".join(digit.supervisions[0].text or "" for digit in digits),
         speaker=digits[0].supervisions[0].speaker,
         language="English",
+        alignment={
+            "word": [
+                AlignmentItem(
+                    digit.supervisions[0].text or "", start / rate, (digit.num_samples or 0) / rate
+                )
+                for digit, start in zip(digits, starts, strict=True)
+            ]
+        },
     )
     # A silent track of full length carries both margins.
     silence = PaddingCut(

@@ -43,6 +43,9 @@ class TrainingConfig:
     residual_dropout: float = 0.1
     layer_drop: float = 0.1
 
+    alignment_fraction: float = 0.0
+    """Share of the updates over which the cross-entropy of aligned frames fades out; 0 for none."""
+
     log_every: int = 20
     evaluate_every: int = 1000
     save_every: int = 500

@@ -29,6 +29,26 @@ def ctc_losses(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths
     return losses.view(num_subnets, -1).sum(1) / lengths.sum()
 
 
+def frame_losses(log_probs: Tensor, frame_targets: Tensor) -> Tensor:
+    """Cross-entropy of the frames whose symbol is known, averaged over them.
+
+    CTC alone may stay for thousands of updates where every frame says blank; a few words whose
+    place is known lead out of there.
+
+    Args:
+        log_probs: (S, B, T', V).
+        frame_targets: (B, T'); negative where unknown.
+
+    Returns:
+        (S,); 0 where no frame is known.
+    """
+    known = frame_targets >= 0
+    if not bool(known.any()):
+        return log_probs.new_zeros(log_probs.shape[0])
+    picked = log_probs[:, known].float()  # (S, known frames, V)
+    return -picked.gather(-1, frame_targets[known].expand(len(picked), -1)[..., None]).mean((1, 2))
+
+
 def combine(losses: Tensor) -> Tensor:
     """Weight 1 for the full network (first), `1 - exp(-loss)` for each subnet (section 4).
 

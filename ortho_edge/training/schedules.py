@@ -1,4 +1,4 @@
-"""What changes with the step: learning rate, temperature, weight of the penalty."""
+"""What changes with the step: learning rate, temperature, weights of the losses."""
 
 from ortho_edge.training.config import TrainingConfig
 
@@ -31,3 +31,10 @@ def temperature(config: TrainingConfig, step: int) -> float:
 def penalty_weight(config: TrainingConfig, step: int) -> float:
     """Of the orthogonality penalty, rising linearly to 1 over stage 1."""
     return min(step / max(config.stage1_steps - 1, 1), 1.0)
+
+
+def alignment_weight(config: TrainingConfig, step: int) -> float:
+    """Of the aligned frames' cross-entropy, falling linearly from 1 to 0."""
+    if config.alignment_fraction <= 0:
+        return 0.0
+    return max(0.0, 1 - step / (config.alignment_fraction * config.num_steps))

@@ -41,10 +41,15 @@ from ortho_edge.supernet import Regularization, Supernet
 from ortho_edge.training.config import TrainingConfig
 from ortho_edge.training.corpora import CUTS_FOR_DIGEST, Corpus
 from ortho_edge.training.evaluation import error_rates, transcribe_cuts
-from ortho_edge.training.losses import combine, ctc_losses
+from ortho_edge.training.losses import combine, ctc_losses, frame_losses
 from ortho_edge.training.metrics import MetricLogger
 from ortho_edge.training.recipes import Recipe
-from ortho_edge.training.schedules import learning_rate, penalty_weight, temperature
+from ortho_edge.training.schedules import (
+    alignment_weight,
+    learning_rate,
+    penalty_weight,
+    temperature,
+)
 from ortho_edge.training.state import load_state, save_state
 from ortho_edge.training.subnet_sampling import Step, droppable_modules, sandwich_step, soft_step
 
@@ -200,6 +205,8 @@ class Trainer:
             )
         losses = ctc_losses(log_probs, lengths, batch.tokens, batch.token_lengths)
         loss = combine(losses)
+        if (weight := alignment_weight(config, step)) > 0:
+            loss = loss + weight * frame_losses(log_probs, batch.frame_targets).sum()
         numbers = {"loss/full": losses[0].item(), "learning_rate": learning_rate(config, step)}
         numbers |= {
             f"loss/target{head}": losses[1 + number].item()
