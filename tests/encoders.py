@@ -1,7 +1,7 @@
 """Small supernets whose every parameter counts, and random subnets of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ from torch import Tensor
 from ortho_edge.components import ComponentSpace, Granularity
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.subnet import Subnet
-from ortho_edge.supernet import Supernet
+from ortho_edge.supernet import Block, Supernet
 
 FRONT_ENDS = {"vgg": (3, 2, 4, 2), "strided": (3, 2)}
 NUM_CTC_HEADS = 2
@@ -43,6 +43,11 @@ def small_supernet(architecture: Architecture, dtype: torch.dtype = torch.float6
             if "norm" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return supernet.to(dtype).eval()
+
+
+def block_of(supernet: Supernet, index: int) -> Block:
+    """A block by its number, with its type."""
+    return cast(Block, supernet.blocks[index])
 
 
 def random_batch(

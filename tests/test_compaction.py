@@ -16,6 +16,7 @@ from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from tests.encoders import (
     FRONT_ENDS,
+    block_of,
     random_batch,
     small_architecture,
     small_supernet,
@@ -104,12 +105,12 @@ def test_dropped_weights_do_not_enter() -> None:
             for name, parameter in block.named_parameters():
                 if not name.startswith("norm."):
                     parameter.fill_(math.nan)
-        first = supernet.blocks[0]
+        first = block_of(supernet, 0)
         for module in (first.conv, first.ffn2):
-            for parameter in module.parameters():  # pyright: ignore[reportCallIssue]
+            for parameter in module.parameters():
                 parameter.fill_(math.nan)
-        first.ffn1.w1[1] = math.nan  # pyright: ignore
-        first.mhsa.w_qkv[1:] = math.nan  # pyright: ignore
+        first.ffn1.w1[1] = math.nan
+        first.mhsa.w_qkv[1:] = math.nan
     encoder = compact(supernet, subnet)
     assert all(parameter.isfinite().all() for parameter in encoder.parameters())
     check(supernet, subnet)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ortho_edge.components import MODULES, ComponentSpace
+from ortho_edge.components import MODULES, ComponentSpace, Module
 from ortho_edge.conformer.architecture import Architecture, FeatureNormalization
 from ortho_edge.conformer.front_end import frames_mask, normalize_utterance
 from ortho_edge.subnet import Subnet, stack_gates
@@ -21,6 +21,7 @@ from ortho_edge.supernet import Regularization, Supernet
 from tests import naive
 from tests.encoders import (
     FRONT_ENDS,
+    block_of,
     random_batch,
     small_architecture,
     small_supernet,
@@ -29,7 +30,8 @@ from tests.encoders import (
 )
 from tests.tolerances import tolerance
 
-PAPER = {"vocab_size": 80, "num_blocks": 12, "kernel_size": 31, "feature_dim": 80}
+TEDLIUM2 = Architecture(vocab_size=80, dim=384, num_blocks=12, num_heads=6, ffn_dim=1536)
+LIBRISPEECH = Architecture(vocab_size=80, dim=512, num_blocks=12, num_heads=8, ffn_dim=2048)
 
 SLABS = {
     "ffn1": ("w1", "b1", "w2"),
@@ -251,24 +253,28 @@ def test_gradients_of_dropped_components_are_exactly_zero() -> None:
     supernet(features, lengths, gates, [0])[0].square().sum().backward()
     assert gates.grad is not None
     assert gates.grad[0].ne(0).tolist() == [index in subnet for index in range(30)]
-    second, third = supernet.blocks[1], supernet.blocks[2]
-    assert second.ffn1.w1.grad.flatten(1).ne(0).any(1).tolist() == [True, False, True]  # pyright: ignore
-    assert second.mhsa.w_out.grad.flatten(1).ne(0).any(1).tolist() == [False, True, False]  # pyright: ignore
+    second, third = block_of(supernet, 1), block_of(supernet, 2)
+    for weight, touched in (
+        (second.ffn1.w1, [True, False, True]),
+        (second.mhsa.w_out, [False, True, False]),
+    ):
+        assert weight.grad is not None
+        assert weight.grad.flatten(1).ne(0).any(1).tolist() == touched
     for module in (second.conv, second.ffn2, *(getattr(third, name) for name in MODULES)):
-        for parameter in module.parameters():  # pyright: ignore
+        for parameter in module.parameters():
             assert parameter.grad is None or parameter.grad.eq(0).all()
 
 
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_a_gate_scales_its_component_once(module: str, factor: float) -> None:
+def test_a_gate_scales_its_component_once(module: Module, factor: float) -> None:
     supernet = network()
     space = supernet.space
     branch = getattr(supernet.blocks[0], module).branch
     features, lengths = random_batch((22, 9))
     x, lengths = supernet.front_end(features, lengths)
     valid = frames_mask(lengths, x.shape[1])
-    units = space.num_units(module)  # pyright: ignore[reportArgumentType]
+    units = space.num_units(module)
 
     def contribution(gate: float) -> Tensor:
         """What unit 0 adds beside the others' constant gates: a difference, so biases cancel."""
@@ -303,9 +309,12 @@ def test_layer_drop_skips_only_droppable_modules_and_keeps_the_expectation() -> 
     features, lengths = features.expand(batch, -1, -1), lengths.expand(batch)
     gates = torch.ones(3, len(space), dtype=torch.float64)
     gates[0] = 0  # not even live
-    dropping = Regularization(
-        layer_drop=rate, droppable=(frozenset(), frozenset(), frozenset({(1, "conv")}))
+    droppable: tuple[frozenset[tuple[int, Module]], ...] = (
+        frozenset(),
+        frozenset(),
+        frozenset({(1, "conv")}),
     )
+    dropping = Regularization(layer_drop=rate, droppable=droppable)
     torch.manual_seed(0)
     actual, _ = supernet(features, lengths, gates, [0, 0, 0], dropping)
     plain, _ = supernet(features[:1], lengths[:1], gates[1:2], [0])
@@ -343,25 +352,23 @@ def test_layer_drop_without_rate_or_droppable_modules_does_nothing(
 
 
 @pytest.mark.parametrize(
-    ("rates", "module"),
+    ("rates", "touched"),
     [
-        ({"ffn_dropout": 0.5}, "ffn1"),
-        ({"ffn_dropout": 0.5}, "ffn2"),
-        ({"attention_dropout": 0.5}, "mhsa"),
-        *(({"residual_dropout": 0.5}, module) for module in MODULES),
+        (Regularization(ffn_dropout=0.5), {"ffn1", "ffn2"}),
+        (Regularization(attention_dropout=0.5), {"mhsa"}),
+        (Regularization(residual_dropout=0.5), {*MODULES}),
     ],
+    ids=["ffn", "attention", "residual"],
 )
-def test_dropout_acts_on_its_modules_alone(rates: dict[str, float], module: str) -> None:
+def test_dropout_acts_on_its_modules_alone(rates: Regularization, touched: set[str]) -> None:
     supernet = network()
     features, lengths = random_batch((22, 9))
     for name in MODULES:
         place = supernet.space.module_slice(0, name)
         gates = Subnet.of(len(supernet.space), range(place.start, place.stop)).gates(torch.float64)
         plain, _ = supernet(features, lengths, gates[None], [0])
-        random, _ = supernet(features, lengths, gates[None], [0], Regularization(**rates))
-        touched = name == module or "residual_dropout" in rates
-        touched |= "ffn_dropout" in rates and name.startswith("ffn")
-        assert random.equal(plain) != touched
+        random, _ = supernet(features, lengths, gates[None], [0], rates)
+        assert random.equal(plain) == (name not in touched)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -398,15 +405,11 @@ def test_normalization_ignores_level_and_channel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "millions"),
-    [
-        ({"dim": 384, "num_heads": 6, "ffn_dim": 1536}, 42.129806),
-        ({"dim": 512, "num_heads": 8, "ffn_dim": 2048}, 75.0),
-    ],
+    ("architecture", "millions"),
+    [(TEDLIUM2, 42.129806), (LIBRISPEECH, 75.0)],
     ids=["tedlium2", "librispeech"],
 )
-def test_has_the_papers_number_of_parameters(sizes: dict[str, int], millions: float) -> None:
-    architecture = Architecture(**PAPER, **sizes)
+def test_has_the_papers_number_of_parameters(architecture: Architecture, millions: float) -> None:
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in Supernet(architecture).parameters())
     assert count == ComponentSpace(architecture).total_cost("params")

@@ -1,6 +1,7 @@
 """The gated self-attention against loops over its heads and frames."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ class Case:
     def tensors(self, gates: Tensor) -> dict[str, Tensor]:
         return tensors(gates, self.lengths, self.frames)
 
-    def run(self, x: Tensor, gates: Tensor, **weights: Tensor) -> Tensor:
+    def run(self, x: Tensor, gates: Tensor, **weights: Any) -> Tensor:
         valid = valid_frames(self.lengths, self.frames)
         return gated_attention(x, gates=gates, open_heads=open_units(gates), valid=valid, **weights)
 

@@ -1,6 +1,7 @@
 """The gated convolution module against loops over its frames and taps."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ class Case:
         )  # fmt: skip
         return {**drawn, "gates": gates}
 
-    def run(self, x: Tensor, gates: Tensor, **weights: Tensor) -> Tensor:
+    def run(self, x: Tensor, gates: Tensor, **weights: Any) -> Tensor:
         return gated_conv(
             x, gates=gates, open_modules=open_units(gates), valid=self.valid, **weights
         )

@@ -1,6 +1,7 @@
 """The gated feed-forward against loops over its chunks."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def tensors(gates: Tensor, frames: int = 63, batch: int = 2) -> dict[str, Tensor
     return {**drawn, "gates": gates}
 
 
-def run(x: Tensor, gates: Tensor, **weights: Tensor) -> Tensor:
+def run(x: Tensor, gates: Tensor, **weights: Any) -> Tensor:
     return gated_ffn(x, gates=gates, open_chunks=open_units(gates), **weights)
 
 

@@ -1,0 +1,184 @@
+"""What stood at a path stays until what replaces it is complete, whatever fails in between."""
+
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ortho_edge.atomic import atomic_folder, write_atomically
+
+INTERRUPTIONS = (OSError, KeyboardInterrupt, SystemExit)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below `folder`, hidden ones too."""
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def fail_at_call(
+    monkeypatch: pytest.MonkeyPatch, method: str, number: int, error: type[BaseException]
+) -> None:
+    """Makes the `number`-th call (from 0) of `Path.<method>` raise instead."""
+    original: Callable[..., object] = getattr(Path, method)
+    calls = iter(range(1000))
+
+    def wrapper(path: Path, *args: object, **kwargs: object) -> object:
+        if next(calls) == number:
+            raise error("injected")
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, method, wrapper)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder with old content; nothing else stands beside it."""
+    path = tmp_path / "exports"
+    (path / "sub").mkdir(parents=True)
+    (path / "sub" / "a.txt").write_text("old a")
+    (path / "b.txt").write_text("old b")
+    return path
+
+
+OLD = {"exports/sub/a.txt": "old a", "exports/b.txt": "old b"}
+
+
+def replace_with_new(path: Path) -> None:
+    with atomic_folder(path) as folder:
+        (folder / "c.txt").write_text("new c")
+        assert not (path / "c.txt").exists()
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    replace_with_new(tmp_path / "deep" / "er" / "exports")
+    assert contents(tmp_path) == {"deep/er/exports/c.txt": "new c"}
+    assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["exports"]
+
+
+def test_a_folder_is_replaced_whole(old: Path) -> None:
+    replace_with_new(old)
+    assert contents(old.parent) == {"exports/c.txt": "new c"}
+    assert [path.name for path in old.parent.iterdir()] == ["exports"]
+
+
+def test_a_relative_path_means_where_the_block_began(
+    old: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(old)
+    with atomic_folder(Path("sub/../made")) as folder:
+        (folder / "c.txt").write_text("new c")
+        monkeypatch.chdir(elsewhere)
+    assert contents(tmp_path) == {**OLD, "exports/made/c.txt": "new c"}
+
+
+@pytest.mark.parametrize("error", INTERRUPTIONS)
+def test_an_error_inside_the_block_keeps_the_old(old: Path, error: type[BaseException]) -> None:
+    def interrupted() -> None:
+        with atomic_folder(old) as folder:
+            (folder / "c.txt").write_text("half")
+            raise error("injected")
+
+    with pytest.raises(error):
+        interrupted()
+    assert contents(old.parent) == OLD
+    assert [path.name for path in old.parent.iterdir()] == ["exports"]
+
+
+@pytest.mark.parametrize("error", INTERRUPTIONS)
+@pytest.mark.parametrize(
+    ("method", "number"),
+    [("mkdir", 1), ("exists", 0), ("rename", 0), ("rename", 1)],
+    ids=["fresh folder", "look at the old", "move the old away", "move the new in"],
+)
+def test_an_interruption_at_any_step_keeps_the_old(
+    old: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    number: int,
+    error: type[BaseException],
+) -> None:
+    fail_at_call(monkeypatch, method, number, error)
+    with pytest.raises(error, match="injected"):
+        replace_with_new(old)
+    monkeypatch.undo()
+    assert contents(old.parent) == OLD
+    assert [path.name for path in old.parent.iterdir()] == ["exports"]
+
+
+@pytest.mark.parametrize("error", INTERRUPTIONS)
+def test_an_interruption_where_nothing_stood_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    fail_at_call(monkeypatch, "rename", 0, error)
+    with pytest.raises(error, match="injected"):
+        replace_with_new(tmp_path / "exports")
+    monkeypatch.undo()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_after_the_last_step_keeps_the_new(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = shutil.rmtree
+
+    def interrupted(path: Path, ignore_errors: bool) -> None:
+        original(path, ignore_errors)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace_with_new(old)
+    assert contents(old.parent) == {"exports/c.txt": "new c"}
+
+
+def test_a_link_is_replaced_and_what_it_points_to_stays(old: Path) -> None:
+    link = old.parent / "latest"
+    link.symlink_to(old)
+    replace_with_new(link)
+    assert contents(old.parent) == {**OLD, "latest/c.txt": "new c"}
+    assert not link.is_symlink()
+
+
+@pytest.mark.parametrize("content", ["neu: \u2581\u00e4\n", b"\x00\xff\r\n"])
+def test_a_file_is_written_whole(tmp_path: Path, content: str | bytes) -> None:
+    path = tmp_path / "deep" / "state.bin"
+    write_atomically(path, "old")
+    write_atomically(path, content)
+    expected = content.encode() if isinstance(content, str) else content
+    assert path.read_bytes() == expected
+    assert [path.name for path in path.parent.iterdir()] == ["state.bin"]
+
+
+@pytest.mark.parametrize("error", INTERRUPTIONS)
+@pytest.mark.parametrize("method", ["write_bytes", "replace"])
+def test_an_interrupted_write_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, error: type[BaseException]
+) -> None:
+    path = tmp_path / "state.bin"
+    write_atomically(path, "old")
+    fail_at_call(monkeypatch, method, 0, error)
+    with pytest.raises(error, match="injected"):
+        write_atomically(path, "new")
+    monkeypatch.undo()
+    assert contents(tmp_path) == {"state.bin": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.bin"]
+
+
+def test_what_appears_has_the_permissions_of_any_other_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "file").touch()
+    replace_with_new(tmp_path / "atomic")
+    write_atomically(tmp_path / "file", "new")
+
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    assert mode(tmp_path / "atomic") == mode(tmp_path / "plain")
+    assert mode(tmp_path / "file") == mode(tmp_path / "plain" / "file")
