@@ -116,13 +116,13 @@ def test_vocal_tract_moves_a_formant_by_the_factor(
     assert abs(int(warped[50].argmax()) - int(expected[50].argmax())) <= 1
 
 
-@given(factor=st.floats(0.7, 1.4))
+@given(factor=st.floats(0.5, 2.0))
 def test_vocal_tract_uses_the_whole_band_in_order(factor: float) -> None:
     bins = torch.arange(80.0).expand(3, 80).contiguous()
     setting = only(vocal_tract_probability=1.0, vocal_tract=(factor, factor))
     source = augment_features(bins, np.random.default_rng(0), setting)[0]
     assert (source.diff() >= 0).all()
-    assert source[0] < 1
+    assert source[0] < 2
     assert source[-1] > 78
 
 

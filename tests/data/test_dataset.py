@@ -118,14 +118,24 @@ def test_loader_processes_change_nothing(corpus: CutSet, cached: bool) -> None:
         assert_identical(train(corpus, num_workers=num_workers, cache=cache), expected)
 
 
-def test_the_number_of_threads_changes_nothing_and_is_left_alone(corpus: CutSet) -> None:
+def test_loading_uses_one_thread_and_leaves_the_callers_number_alone(
+    corpus: CutSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = train(corpus)
+    seen = set()
+
+    def watching_load(cut: Cut, cache: WaveformCache | None) -> np.ndarray:
+        seen.add(torch.get_num_threads())
+        return load_cut(cut, cache)
+
+    monkeypatch.setattr(dataset, "load_cut", watching_load)
     torch.set_num_threads(2)
     try:
         assert_identical(train(corpus), expected)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+    assert seen == {1}
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

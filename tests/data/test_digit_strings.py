@@ -101,6 +101,15 @@ def test_words_speaker_pauses_and_margins_are_as_asked(isolated: CutSet) -> None
     assert max(margins) < 0.1001
 
 
+def test_silences_are_exact_to_the_sample(isolated: CutSet) -> None:
+    for string in compose(isolated, pauses=(0.1, 0.1), margins=(0.05, 0.05)):
+        end = 0
+        for number, track in enumerate(string.tracks[1:]):
+            assert round(track.offset * 8000) - end == (800 if number else 400)
+            end = round((track.offset + track.cut.duration) * 8000)
+        assert round(string.duration * 8000) - end == 400
+
+
 def test_the_seed_alone_decides(isolated: CutSet) -> None:
     one, same, other = [
         [cut.to_dict() for cut in compose(isolated, seed=seed)] for seed in (3, 3, 4)
