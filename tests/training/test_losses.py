@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from ortho_edge.training.losses import combine, ctc_losses
+from ortho_edge.training.losses import combine, ctc_losses, frame_losses
 
 
 def ctc_by_enumeration(probabilities: torch.Tensor, labels: list[int]) -> float:
@@ -38,3 +38,17 @@ def test_focal_weights_are_constants_and_spare_the_full_network() -> None:
     expected = torch.tensor([1.0, 1 - math.exp(-0.2), 1 - math.exp(-1.5)])
     assert losses.grad is not None
     torch.testing.assert_close(losses.grad, expected)
+
+
+def test_frame_losses_average_the_known_frames_alone() -> None:
+    torch.manual_seed(0)
+    log_probs = torch.randn(2, 2, 4, 3).log_softmax(-1)
+    targets = torch.tensor([[0, 2, -1, -1], [-1, 1, 0, -1]])
+    known = [(0, 0, 0), (0, 1, 2), (1, 1, 1), (1, 2, 0)]
+    expected = [-sum(log_probs[s, b, t, v] for b, t, v in known) / 4 for s in range(2)]
+    torch.testing.assert_close(frame_losses(log_probs, targets), torch.stack(expected))  # pyright: ignore[reportArgumentType]
+
+
+def test_frame_losses_of_unaligned_batches_are_zero() -> None:
+    log_probs = torch.randn(2, 1, 4, 3).log_softmax(-1)
+    assert frame_losses(log_probs, torch.full((1, 4), -1)).tolist() == [0.0, 0.0]
