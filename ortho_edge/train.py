@@ -76,7 +76,11 @@ def main(arguments: Arguments) -> None:
         num_workers=arguments.workers,
         command=shlex.join(["python", "-m", "ortho_edge.train", *sys.argv[1:]]),
     )
-    print(f"checkpoint: {trainer.run()}")
+    try:
+        print(f"checkpoint: {trainer.run()}")
+    except KeyboardInterrupt:
+        print(f"\nthe same command goes on from the last state in {trainer.folder}")
+        raise
 
 
 def _device(name: str | None):

@@ -17,7 +17,7 @@ class MetricLogger:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] < first_step]
+        kept = [line for line in lines if _step(line) < first_step]
         self._path.write_text("".join(line + "\n" for line in kept))
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
@@ -31,3 +31,11 @@ class MetricLogger:
     def close(self) -> None:
         """Flushes the event file."""
         self._board.close()
+
+
+def _step(line: str) -> float:
+    """The step of a line; a line that an interruption cut short belongs to no step."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return float("inf")

@@ -5,7 +5,8 @@ file is safetensors, with the counters as JSON in its header; nothing in it can 
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ class Progress:
         position: Batches of it that were used.
         selected: Kept components of each target, once stage 1 has ended.
         entropy: Mean row entropy at the freeze.
+        skipped: Cuts left out so far, by reason.
     """
 
     step: int = 0
@@ -38,6 +40,7 @@ class Progress:
     position: int = 0
     selected: tuple[tuple[int, ...], ...] | None = None
     entropy: float | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 def save_state(

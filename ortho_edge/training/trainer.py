@@ -97,7 +97,6 @@ class Trainer:
         self.model = SupernetTraining(supernet, scores).to(self.device)
         self.optimizer = _optimizer(self.model, config)
         self.progress = load_state(self.folder, self.model, self.optimizer, self._run_settings())
-        self.skipped: Counter[str] = Counter()
         self._started_from = _commit()
 
     @property
@@ -177,13 +176,18 @@ class Trainer:
         started = time.perf_counter()
         numbers = self._train_step(batch.to(self.device), step)
         numbers["seconds"] = time.perf_counter() - started
-        self.skipped.update(batch.skipped)
-        self.progress = replace(self.progress, step=step + 1, position=batch.position)
+        self.progress = replace(
+            self.progress,
+            step=step + 1,
+            position=batch.position,
+            skipped=dict(Counter(self.progress.skipped) + Counter(batch.skipped)),
+        )
+        skipped = self.progress.skipped
         bar.update()
         if step % config.log_every == 0:
-            numbers |= {f"skipped/{reason}": float(n) for reason, n in self.skipped.items()}
+            numbers |= {f"skipped/{reason}": float(n) for reason, n in skipped.items()}
             metrics.log(step, numbers)
-            bar.set_postfix(loss=f"{numbers['loss/full']:.3f}", skipped=sum(self.skipped.values()))
+            bar.set_postfix(loss=f"{numbers['loss/full']:.3f}", skipped=sum(skipped.values()))
         if (step + 1) % config.evaluate_every == 0:
             metrics.log(step, self.evaluate())
         if (step + 1) % config.save_every == 0:
@@ -341,7 +345,7 @@ class Trainer:
             "augmentation": dataclasses.asdict(self.recipe.augmentation),
             "row_entropy_at_freeze": self.progress.entropy,
             "epochs": self.progress.epoch,
-            "skipped": dict(self.skipped),
+            "skipped": dict(self.progress.skipped),
             "data_digest": data_digest(self.corpus),
             "commit": self._started_from,
             "versions": {

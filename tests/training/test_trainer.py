@@ -145,7 +145,7 @@ def test_unusable_audio_is_counted_in_the_metrics(
     run = trainer(tone_recipe, corpus, tmp_path)
     run.run(stop_after=3)
     without = sum("MIDDLE" in (cut.supervisions[0].text or "") for cut in tone_cuts)
-    assert 0 < sum(run.skipped.values()) <= without * 3
+    assert 0 < sum(run.progress.skipped.values()) <= without * 3
     lines = (tmp_path / "metrics.jsonl").read_text()
     assert "skipped/" in lines
 
