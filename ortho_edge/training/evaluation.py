@@ -72,7 +72,7 @@ def error_rates(transcripts: Sequence[Transcript], seed: int = 0) -> ErrorRates:
     by_speaker = len(set(speakers)) >= FEWEST_SPEAKERS
     groups = np.unique(speakers, return_inverse=True)[1] if by_speaker else np.arange(len(spoken))
     return ErrorRates(
-        wer=100 * errors.sum() / words.sum(),
+        wer=float(100 * errors.sum() / words.sum()),
         wer_interval=_bootstrap(
             np.bincount(groups, errors), np.bincount(groups, words), np.random.default_rng(seed)
         ),
