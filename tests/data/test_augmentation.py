@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ortho_edge.data.audio import SAMPLE_RATE
@@ -46,6 +46,7 @@ def test_none_changes_nothing(rng: np.random.Generator) -> None:
     assert torch.equal(augment_features(features, rng, Augmentation.none()), features)
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(num_samples=st.integers(400, 20_000), seed=st.integers(0, 10_000))
 def test_everything_at_once_is_deterministic_finite_and_leaves_its_input_alone(
     num_samples: int, seed: int
@@ -116,6 +117,7 @@ def test_vocal_tract_moves_a_formant_by_the_factor(
     assert abs(int(warped[50].argmax()) - int(expected[50].argmax())) <= 1
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(factor=st.floats(0.5, 2.0))
 def test_vocal_tract_uses_the_whole_band_in_order(factor: float) -> None:
     bins = torch.arange(80.0).expand(3, 80).contiguous()
@@ -202,6 +204,7 @@ def test_the_channel_is_smooth_the_same_in_all_frames_and_as_strong_as_asked() -
     assert (decibels.diff(n=2).abs() > 1e-4).sum(dim=1).max() <= 2 * 3
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(num_frames=st.integers(1, 700), seed=st.integers(0, 1000))
 def test_masks_keep_to_their_numbers_widths_and_share(num_frames: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

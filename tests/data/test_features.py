@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ortho_edge.data import features
@@ -46,7 +46,7 @@ def test_generated_audio_agrees_with_kaldi(name: str) -> None:
     assert_same_features(fbank(samples), kaldi_fbank(samples))
 
 
-# The nan_poison fixture need not restart for each example: it only patches allocation.
+@settings(deadline=None)  # a busy machine is not a failure
 @given(num_samples=st.integers(FRAME_LENGTH, 2000), seed=st.integers(0, 99))
 def test_any_length_agrees_with_kaldi(num_samples: int, seed: int) -> None:
     samples = np.random.default_rng(seed).standard_normal(num_samples).astype(np.float32) * 0.1
