@@ -31,6 +31,8 @@ class Arguments:
     """Synthesised voices, which are part of digits/dev when training had them."""
     out: Path | None = None
     """Also write the table, every transcript included, as JSON."""
+    plot: Path | None = None
+    """Also draw WER against FLOPs of a checkpoint's subnets, as PNG."""
     threads: int = 1
     """CPU threads."""
 
@@ -41,6 +43,10 @@ def main(arguments: Arguments) -> None:
 
     from ortho_edge.training.evaluation import error_rates, transcribe_cuts
 
+    if arguments.plot is not None and not arguments.model.is_dir():
+        raise UserError(
+            f"--plot compares a checkpoint's subnets; {arguments.model} is one artefact"
+        )
     torch.set_num_threads(arguments.threads)
     encoders, tokens, costs = _encoders(arguments.model, arguments.threads)
     cuts = _cuts(arguments)
@@ -64,6 +70,21 @@ def main(arguments: Arguments) -> None:
         record = {"model": str(arguments.model), "set": arguments.set, "results": results}
         write_atomically(arguments.out, json.dumps(record, indent=1) + "\n")
         print(f"written: {arguments.out}")
+    if arguments.plot is not None:
+        _plot(arguments, rates, costs)
+
+
+def _plot(
+    arguments: Arguments, rates: "dict[str, ErrorRates]", costs: dict[str, dict[str, float]]
+) -> None:
+    from ortho_edge.atomic import write_atomically
+    from ortho_edge.plots import error_rates_against_flops, to_png
+
+    shares = {name: cost["flops_share"] for name, cost in costs.items()}
+    figure = error_rates_against_flops(rates, shares, f"{arguments.model.name} on {arguments.set}")
+    assert arguments.plot is not None
+    write_atomically(arguments.plot, to_png(figure))
+    print(f"written: {arguments.plot}")
 
 
 def _encoders(

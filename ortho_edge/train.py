@@ -59,6 +59,7 @@ def main(arguments: Arguments) -> None:
         chosen = replace(chosen, training=replace(chosen.training, **changes))
     except ValueError as error:
         raise UserError(str(error)) from error
+    device = _device(arguments.device)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     corpus = chosen.corpus(
@@ -72,7 +73,7 @@ def main(arguments: Arguments) -> None:
         recipe=chosen,
         corpus=corpus,
         folder=arguments.out or Path("runs") / chosen.name,
-        device=_device(arguments.device),
+        device=device,
         num_workers=arguments.workers,
         command=shlex.join(["python", "-m", "ortho_edge.train", *sys.argv[1:]]),
     )

@@ -36,6 +36,7 @@ from ortho_edge.ortho_softmax import (
     row_probabilities,
     rows_for_target,
 )
+from ortho_edge.plots import selection_map, to_png
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Regularization, Supernet
 from ortho_edge.training.config import TrainingConfig
@@ -56,6 +57,7 @@ from ortho_edge.training.subnet_sampling import Step, droppable_modules, sandwic
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER = "checkpoint"
+SELECTION_PICTURE = "selection.png"
 
 
 class SupernetTraining(nn.Module):
@@ -334,7 +336,8 @@ class Trainer:
             subnets=subnets,
             provenance=self._provenance(),
         )
-        save_checkpoint(checkpoint, path)
+        picture = to_png(selection_map(self.problem.space, subnets))
+        save_checkpoint(checkpoint, path, {SELECTION_PICTURE: picture})
         return path
 
     def _provenance(self) -> dict:

@@ -1,0 +1,129 @@
+"""The commands train and evaluate: what they write, and one line for every mistake."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ortho_edge import evaluate, train
+from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
+from ortho_edge.cli import run
+from ortho_edge.subnet import Subnet
+from ortho_edge.supernet import Supernet
+from ortho_edge.tokens import character_tokens
+from ortho_edge.training.recipes import Recipe
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a command in this process and returns its exit status."""
+
+    def call(module, *arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        try:
+            run(module.main, module.Arguments, prog="command")
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return call
+
+
+@pytest.fixture
+def checkpoint(tone_recipe: Recipe, tmp_path: Path) -> Path:
+    """An untrained checkpoint of two sizes for the tones."""
+    torch.manual_seed(0)
+    tokens = character_tokens(["LOW", "MIDDLE", "HIGH"])
+    supernet = Supernet(tone_recipe.architecture(len(tokens)), 2).eval()
+    full = TrainedSubnet(name="s100", subnet=supernet.space.full(), head=0, target=1.0)
+    half = TrainedSubnet(
+        name="s050", subnet=Subnet.of(len(supernet.space), range(0, 22, 2)), head=1, target=0.5
+    )
+    save_checkpoint(
+        Checkpoint(supernet=supernet, tokens=tokens, subnets=(full, half)), tmp_path / "model"
+    )
+    return tmp_path / "model"
+
+
+def test_evaluate_a_folder_of_audio(
+    command: Callable[..., int],
+    checkpoint: Path,
+    tones: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, picture = tmp_path / "rates.json", tmp_path / "rates.png"
+    status = command(
+        evaluate, str(checkpoint), "--set", str(tones), "--out", str(out), "--plot", str(picture)
+    )
+    assert status == 0
+    results = json.loads(out.read_text())["results"]
+    assert list(results) == ["s100", "s050"]
+    assert len(results["s100"]["transcripts"]) == 48
+    assert results["s050"]["flops_share"] < 0.7 < results["s100"]["flops_share"]
+    words = sum(len(one["reference"].split()) for one in results["s100"]["transcripts"])
+    assert results["s100"]["words"] == words
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    table = capsys.readouterr().out
+    assert "s050" in table
+    assert "48 utterances" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "digit/unseen"], "unknown set 'digit/unseen'"),
+        (["--set", "nowhere"], "unknown set 'nowhere'"),
+        (["--set", "digits/unseen", "--data", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_evaluate_names_the_mistake(
+    command: Callable[..., int],
+    checkpoint: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command(evaluate, str(checkpoint), *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+
+
+def test_evaluate_without_a_model(
+    command: Callable[..., int], tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rates.json"
+    status = command(evaluate, str(tmp_path / "no-model"), "--set", str(tones), "--out", str(out))
+    assert status == 2
+    assert "no-model" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digit"], "unknown recipe 'digit'; known: digits"),
+        (["digits", "--steps", "1"], "num_steps must be at least 2"),
+        (["digits", "--data", "/nowhere"], "/nowhere"),
+        (["librispeech_512", "--data", "."], "sentencepiece"),
+        (["digits", "--device", "abacus"], "abacus"),
+    ],
+)
+def test_train_names_the_mistake_and_writes_nothing(
+    command: Callable[..., int],
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(train, *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+    assert not list(tmp_path.iterdir())
