@@ -158,7 +158,10 @@ def assign_columns(probabilities: np.ndarray, num_rows: int) -> list[int]:
 def decode(
     problem: SelectionProblem, scores: Tensor, temperature: float, targets: Sequence[float]
 ) -> list[Subnet]:
-    """Nested subnets for `targets`, each the longest prefix of slots within its target.
+    """Nested subnets for `targets`, each as large as its target allows.
+
+    Slots are taken in their order; one whose component no longer fits is passed over for later,
+    cheaper ones. Every subnet starts from the next smaller one, so they are nested.
 
     Args:
         problem: What is selected and what it costs.
@@ -180,18 +183,17 @@ def decode(
     order = assign_columns(probabilities.numpy(), leading)
     total = space.total_cost(criterion)
     smallest = space.cost(Subnet(len(space), ()), criterion) / total
-    subnets = []
-    for target in targets:
-        if smallest > target:
-            raise ValueError(
-                f"target {target:g} of {criterion} is below {smallest:.3f}, "
-                "what front end and output cost alone"
-            )
-        kept: list[int] = []
+    if smallest > min(targets):
+        raise ValueError(
+            f"target {min(targets):g} of {criterion} is below {smallest:.3f}, "
+            "what front end and output cost alone"
+        )
+    subnets: dict[float, Subnet] = {}
+    subnet = Subnet(len(space), ())
+    for target in sorted(targets):
         for column in order:
-            grown = [*kept, *problem.groups[column]]
-            if space.cost(Subnet.of(len(space), grown), criterion) > target * total:
-                break
-            kept = grown
-        subnets.append(Subnet.of(len(space), kept))
-    return subnets
+            grown = Subnet.of(len(space), (*subnet.kept, *problem.groups[column]))
+            if space.cost(grown, criterion) <= target * total:
+                subnet = grown
+        subnets[target] = subnet
+    return [subnets[target] for target in targets]
