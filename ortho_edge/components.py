@@ -151,7 +151,7 @@ class ComponentSpace:
 
     def _unit_cost(self, module: Module, criterion: Criterion) -> float:
         if criterion == "params":
-            return _unit_params(self.architecture, module)
+            return float(_unit_params(self.architecture, module))
         if criterion == "flops":
             return _unit_flops(self.architecture, module, _reference_steps())
         raise ValueError(f"unknown criterion {criterion!r}; known: params, flops")
@@ -160,14 +160,14 @@ class ComponentSpace:
         if criterion == "flops":
             return 0.0
         # The LayerNorm before the module, and the output bias that FFN and attention share.
-        return (2 if module == "conv" else 3) * self.architecture.dim
+        return (2.0 if module == "conv" else 3.0) * self.architecture.dim
 
     def _fixed_cost(self, criterion: Criterion) -> float:
         architecture = self.architecture
         if criterion == "params":
             norms = architecture.num_blocks * 2 * architecture.dim
             head = (architecture.dim + 1) * architecture.vocab_size
-            return _front_end_params(architecture) + norms + head
+            return float(_front_end_params(architecture) + norms + head)
         if criterion == "flops":
             frames = round(REFERENCE_SECONDS * FRAMES_PER_SECOND)
             steps = subsampled_length(frames)

@@ -62,18 +62,21 @@ def random_batch(
     return features.to(dtype), torch.tensor(lengths)
 
 
-@st.composite
-def subnets(
-    draw: st.DrawFn, space: ComponentSpace, granularity: Granularity | None = None
+def draw_subnet(
+    data: st.DataObject, space: ComponentSpace, granularity: Granularity | None = None
 ) -> Subnet:
-    """Subnets from nothing to everything, whole modules and blocks dropped among them."""
+    """A subnet from nothing to everything, whole modules and blocks dropped among them.
+
+    A function and no strategy: shape checking draws random names, which strategies must not.
+    """
     if granularity is None:
-        granularity = draw(st.sampled_from(["component", "layer"]))
+        granularity = data.draw(st.sampled_from(["component", "layer"]))
     groups = space.groups(granularity)
-    flags = draw(st.lists(st.booleans(), min_size=len(groups), max_size=len(groups)))
+    flags = data.draw(st.lists(st.booleans(), min_size=len(groups), max_size=len(groups)))
     kept = {index for group, flag in zip(groups, flags, strict=True) if flag for index in group}
-    per_block = len(space) // space.architecture.num_blocks
-    for block in draw(st.sets(st.integers(0, space.architecture.num_blocks - 1), max_size=2)):
+    num_blocks = space.architecture.num_blocks
+    per_block = len(space) // num_blocks
+    for block in data.draw(st.sets(st.integers(0, num_blocks - 1), max_size=2)):
         kept -= set(range(block * per_block, (block + 1) * per_block))
     return Subnet.of(len(space), kept)
 

@@ -17,10 +17,10 @@ from ortho_edge.supernet import Supernet
 from tests.encoders import (
     FRONT_ENDS,
     block_of,
+    draw_subnet,
     random_batch,
     small_architecture,
     small_supernet,
-    subnets,
     whole_and_empty,
 )
 from tests.tolerances import tolerance
@@ -63,7 +63,7 @@ def test_equals_the_gated_supernet(
     dtype: torch.dtype,
 ) -> None:
     supernet = network(front_end, normalization, dtype)
-    check(supernet, data.draw(subnets(supernet.space, granularity)))
+    check(supernet, draw_subnet(data, supernet.space, granularity))
 
 
 @pytest.mark.parametrize("front_end", FRONT_ENDS)

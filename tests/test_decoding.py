@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ortho_edge.decoding import greedy_ids, greedy_text, greedy_texts
@@ -34,6 +34,7 @@ frames = st.lists(st.integers(0, 3), max_size=30)
 
 
 @given(frames)
+@settings(deadline=None)
 def test_merges_repeats_then_drops_blanks(best: list[int]) -> None:
     assert greedy_ids(scores_of(best)) == naive_ids(best)
 
@@ -52,6 +53,7 @@ def test_ids_are_plain_integers() -> None:
 
 
 @given(st.lists(frames, min_size=1, max_size=4))
+@settings(deadline=None)
 def test_a_batch_ignores_its_padding(utterances: list[list[int]]) -> None:
     longest = max(map(len, utterances))
     padded = [best + [3] * (longest - len(best)) for best in utterances]

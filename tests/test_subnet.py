@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ortho_edge.subnet import Subnet, stack_gates
@@ -14,6 +14,7 @@ kept_sets = st.sets(st.integers(0, SIZE - 1))
 
 
 @given(kept_sets, st.randoms())
+@settings(deadline=None)
 def test_of_takes_any_order_and_repetition(kept: set[int], random) -> None:
     shuffled = [*kept, *kept]
     random.shuffle(shuffled)
@@ -23,6 +24,7 @@ def test_of_takes_any_order_and_repetition(kept: set[int], random) -> None:
 
 
 @given(kept_sets, kept_sets)
+@settings(deadline=None)
 def test_equality_hash_and_nesting_are_those_of_sets(first: set[int], second: set[int]) -> None:
     a, b = Subnet.of(SIZE, first), Subnet.of(SIZE, second)
     assert (a == b) == (first == second)
@@ -36,6 +38,7 @@ def test_subnets_of_different_spaces_do_not_nest() -> None:
 
 
 @given(kept_sets)
+@settings(deadline=None)
 def test_gates_are_one_where_kept(kept: set[int]) -> None:
     gates = Subnet.of(SIZE, kept).gates(torch.float64)
     assert gates.dtype == torch.float64

@@ -22,10 +22,10 @@ from tests import naive
 from tests.encoders import (
     FRONT_ENDS,
     block_of,
+    draw_subnet,
     random_batch,
     small_architecture,
     small_supernet,
-    subnets,
     whole_and_empty,
 )
 from tests.tolerances import tolerance
@@ -40,6 +40,8 @@ SLABS = {
     "ffn2": ("w1", "b1", "w2"),
 }
 """The weights that hold one slab per unit."""
+CONV: frozenset[tuple[int, Module]] = frozenset({(1, "conv")})
+"""One module that layer drop may skip."""
 
 
 @functools.cache
@@ -157,7 +159,8 @@ def test_an_utterance_alone_equals_itself_in_a_batch(
 @settings(max_examples=15, deadline=None)
 def test_stacked_subnets_equal_separate_calls(data: st.DataObject) -> None:
     supernet = network()
-    chosen = data.draw(st.lists(subnets(supernet.space), min_size=1, max_size=3))
+    count = data.draw(st.integers(1, 3))
+    chosen = [draw_subnet(data, supernet.space) for _ in range(count)]
     chosen += whole_and_empty(supernet.space)
     heads = [index % 2 for index in range(len(chosen))]
     features, lengths = random_batch((22, 9))
@@ -172,7 +175,7 @@ def test_stacked_subnets_equal_separate_calls(data: st.DataObject) -> None:
 @settings(max_examples=15, deadline=None)
 def test_dropped_components_are_skipped_not_multiplied_by_zero(data: st.DataObject) -> None:
     supernet = copy.deepcopy(network())
-    subnet = data.draw(subnets(supernet.space))
+    subnet = draw_subnet(data, supernet.space)
     features, lengths = random_batch((22, 9))
     gates = subnet.gates(torch.float64)[None]
     clean, _ = supernet(features, lengths, gates, [0])
@@ -197,7 +200,7 @@ def test_runs_the_flops_that_the_component_space_counts(
     data: st.DataObject, front_end: str
 ) -> None:
     supernet = network(front_end)
-    chosen = [data.draw(subnets(supernet.space)) for _ in range(2)]
+    chosen = [draw_subnet(data, supernet.space) for _ in range(2)]
     features, lengths = random_batch((400,))
     counter = FlopCounterMode(display=False)
     # The counter has no formula for the fused CPU attention.
@@ -309,19 +312,14 @@ def test_layer_drop_skips_only_droppable_modules_and_keeps_the_expectation() -> 
     features, lengths = features.expand(batch, -1, -1), lengths.expand(batch)
     gates = torch.ones(3, len(space), dtype=torch.float64)
     gates[0] = 0  # not even live
-    droppable: tuple[frozenset[tuple[int, Module]], ...] = (
-        frozenset(),
-        frozenset(),
-        frozenset({(1, "conv")}),
-    )
-    dropping = Regularization(layer_drop=rate, droppable=droppable)
+    dropping = Regularization(layer_drop=rate, droppable=(frozenset(), frozenset(), CONV))
     torch.manual_seed(0)
     actual, _ = supernet(features, lengths, gates, [0, 0, 0], dropping)
     plain, _ = supernet(features[:1], lengths[:1], gates[1:2], [0])
-    conv = space.module_slice(1, "conv")
+    place = space.module_slice(1, "conv")
     kept_gates, dropped_gates = gates[1:2].clone(), gates[1:2].clone()
     # The conv module's gate multiplies all it adds, so a kept row is a gate of 1 / (1 - rate).
-    kept_gates[:, conv], dropped_gates[:, conv] = 1 / (1 - rate), 0
+    kept_gates[:, place], dropped_gates[:, place] = 1 / (1 - rate), 0
     kept, _ = supernet(features[:1], lengths[:1], kept_gates, [0])
     dropped, _ = supernet(features[:1], lengths[:1], dropped_gates, [0])
     torch.testing.assert_close(
@@ -337,7 +335,7 @@ def test_layer_drop_skips_only_droppable_modules_and_keeps_the_expectation() -> 
     [
         Regularization(layer_drop=0.5),
         Regularization(layer_drop=0.5, droppable=(frozenset(), frozenset())),
-        Regularization(layer_drop=0.0, droppable=(frozenset({(0, "conv")}),) * 2),
+        Regularization(layer_drop=0.0, droppable=(CONV, CONV)),
     ],
 )
 def test_layer_drop_without_rate_or_droppable_modules_does_nothing(

@@ -21,6 +21,7 @@ symbol_sets = st.lists(
 
 
 @given(spelled_words)
+@settings(deadline=None)
 def test_text_survives_the_round_trip(words: list[str]) -> None:
     text = " ".join(words)
     ids = TABLE.encode(text)
@@ -56,6 +57,7 @@ def test_a_table_of_whole_words_spells_nothing() -> None:
 
 
 @given(symbol_sets)
+@settings(deadline=None)
 def test_the_file_survives_the_round_trip(symbols: list[str]) -> None:
     table = Tokens((BLANK, *symbols))
     assert Tokens.parse(table.lines()) == table
