@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import DataLoader, Dataset
 
 from ortho_edge.conformer.architecture import subsampled_length
+from ortho_edge.data.alignment import UNKNOWN, Vocabulary, frame_targets
 from ortho_edge.data.audio import AudioError
 from ortho_edge.data.augmentation import Augmentation, augment_features, augment_waveform
 from ortho_edge.data.features import FRAME_LENGTH, NUM_BINS, fbank
@@ -37,21 +37,6 @@ from ortho_edge.data.waveforms import WaveformCache, each_cut, load_cut, shared_
 logger = logging.getLogger(__name__)
 
 _CUTS_FOR_BUCKETS = 10_000
-
-UNKNOWN = -1
-"""In `Batch.frame_targets`: nothing is known about the frame."""
-
-
-class Vocabulary(Protocol):
-    """What batches need of the tokens."""
-
-    def encode(self, text: str) -> list[int]:
-        """Returns ids; raises ValueError where a character has none."""
-        ...
-
-    def minimum_frames(self, ids: list[int]) -> int:
-        """Returns the fewest output frames in which CTC can say ``ids``."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,38 +284,6 @@ def _training_example(
         cut_id=cut.id,
         speaker=_speaker(cut),
     )
-
-
-def frame_targets(cut: Cut, tokens: Vocabulary, num_frames: int) -> torch.Tensor:
-    """Symbols of the encoder frames of a cut whose words are aligned.
-
-    Augmentation may have stretched the audio evenly, so times count as shares of the cut. The
-    middle half of a word that is one symbol carries it, frames outside words are blank; a word's
-    edges and words of several symbols stay open.
-
-    Args:
-        cut: One whose supervision may have a ``word`` alignment.
-        tokens: Turns words into ids.
-        num_frames: Encoder frames of the features.
-
-    Returns:
-        ``(num_frames,)`` int64, `UNKNOWN` wherever nothing is known.
-    """
-    words = (cut.supervisions[0].alignment or {}).get("word", []) if cut.supervisions else []
-    targets = torch.full((num_frames,), 0 if words else UNKNOWN, dtype=torch.int64)
-    for word in words:
-        ids = tokens.encode(word.symbol)
-        start, length = word.start / cut.duration, word.duration / cut.duration
-        targets[_frames(start, start + length, num_frames)] = UNKNOWN
-        if len(ids) == 1:
-            targets[_frames(start + length / 4, start + 3 * length / 4, num_frames)] = ids[0]
-    return targets
-
-
-def _frames(start: float, stop: float, num_frames: int) -> slice:
-    """Frames that hold the shares from ``start`` to ``stop`` of a cut, at least one."""
-    first = int(start * num_frames)
-    return slice(first, max(first + 1, round(stop * num_frames)))
 
 
 def _evaluation_example(cut: Cut, *, tokens: Vocabulary, cache: WaveformCache | None) -> _Example:

@@ -10,8 +10,9 @@ import torch
 from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.audio import Recording
 
+from ortho_edge.data.alignment import UNKNOWN
 from ortho_edge.data.augmentation import Augmentation
-from ortho_edge.data.dataset import UNKNOWN, evaluation_batches, training_batches
+from ortho_edge.data.dataset import evaluation_batches, training_batches
 from ortho_edge.data.digit_strings import digit_strings
 from ortho_edge.tokens import character_tokens
 
