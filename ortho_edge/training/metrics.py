@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+METRICS = "metrics.jsonl"
+
 
 class MetricLogger:
     """Appends numbers by step to `metrics.jsonl` and a TensorBoard event file.
@@ -15,7 +17,7 @@ class MetricLogger:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / METRICS
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         kept = [line for line in lines if _step(line) < first_step]
         self._path.write_text("".join(line + "\n" for line in kept))

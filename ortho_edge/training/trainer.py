@@ -43,7 +43,7 @@ from ortho_edge.training.config import TrainingConfig
 from ortho_edge.training.corpora import CUTS_FOR_DIGEST, Corpus
 from ortho_edge.training.evaluation import error_rates, transcribe_cuts
 from ortho_edge.training.losses import combine, ctc_losses, frame_losses
-from ortho_edge.training.metrics import MetricLogger
+from ortho_edge.training.metrics import METRICS, MetricLogger
 from ortho_edge.training.recipes import Recipe
 from ortho_edge.training.schedules import (
     alignment_weight,
@@ -337,7 +337,8 @@ class Trainer:
             provenance=self._provenance(),
         )
         picture = to_png(selection_map(self.problem.space, subnets))
-        save_checkpoint(checkpoint, path, {SELECTION_PICTURE: picture})
+        metrics = (self.folder / METRICS).read_bytes()
+        save_checkpoint(checkpoint, path, {SELECTION_PICTURE: picture, METRICS: metrics})
         return path
 
     def _provenance(self) -> dict:
