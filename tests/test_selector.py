@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
@@ -106,6 +106,7 @@ def wer_of(one: Candidate) -> float:
     return one.trained.metrics.get("dev_wer", math.nan)
 
 
+@settings(deadline=None)
 @given(candidate_lists, budgets)
 def test_the_choice_is_the_best_within_budget_by_brute_force(
     candidates: list[Candidate], budget: Budget
@@ -133,6 +134,7 @@ def test_the_choice_is_the_best_within_budget_by_brute_force(
     assert selection.explanation()
 
 
+@settings(deadline=None)
 @given(candidate_lists, budgets)
 def test_when_nothing_fits_the_values_named_are_enough(
     candidates: list[Candidate], budget: Budget

@@ -15,6 +15,8 @@ from ortho_edge.tokens import BLANK, Tokens
 FIT_SHARES = (0.3, 0.7)
 HELD_OUT_SHARES = (0.2, 0.45, 0.85)
 WIDE_VOCAB = 512
+FEW_BLOCKS = 2
+"""Enough to see what a module costs, and quick to export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ def probes(checkpoint: Checkpoint, seed: int) -> list[Probe]:
     """Networks that tell the costs of the module kinds apart, whole ones, and held-out ones."""
     space = checkpoint.supernet.space
     generator = np.random.default_rng(seed)
+    few = _reshaped(checkpoint, num_blocks=FEW_BLOCKS)
+    small = few.supernet.space
 
     def whole(name: str, share: float, *, held_out: bool = False) -> Probe:
         size = max(1, round(share * len(space)))
@@ -45,11 +49,11 @@ def probes(checkpoint: Checkpoint, seed: int) -> list[Probe]:
     return [
         *_shape_probes(checkpoint),
         _probe(checkpoint, "empty", _only(space)),
-        _probe(checkpoint, "ffn", _only(space, "ffn1", "ffn2")),
-        _probe(checkpoint, "ffn-one-chunk", _only(space, "ffn1", "ffn2", units=1)),
-        _probe(checkpoint, "conv", _only(space, "conv")),
-        _probe(checkpoint, "mhsa", _only(space, "mhsa")),
-        _probe(checkpoint, "mhsa-one-head", _only(space, "mhsa", units=1)),
+        _probe(few, "ffn", _only(small, "ffn1", "ffn2")),
+        _probe(few, "ffn-one-chunk", _only(small, "ffn1", "ffn2", units=1)),
+        _probe(few, "conv", _only(small, "conv")),
+        _probe(few, "mhsa", _only(small, "mhsa")),
+        _probe(few, "mhsa-one-head", _only(small, "mhsa", units=1)),
         _probe(checkpoint, "full", space.full(), whole=True),
         *(whole(f"random-{100 * share:.0f}", share) for share in FIT_SHARES),
         *(whole(f"held-out-{100 * share:.0f}", share, held_out=True) for share in HELD_OUT_SHARES),
@@ -77,8 +81,10 @@ def _shape_probes(checkpoint: Checkpoint) -> list[Probe]:
 
 
 def _reshaped(checkpoint: Checkpoint, **changes: int) -> Checkpoint:
-    """A one-block checkpoint of another shape with random weights."""
-    architecture = dataclasses.replace(checkpoint.supernet.architecture, num_blocks=1, **changes)
+    """A checkpoint of another shape with random weights; one block unless `changes` says more."""
+    architecture = dataclasses.replace(
+        checkpoint.supernet.architecture, **{"num_blocks": 1, **changes}
+    )
     # The random state belongs to the caller; weights of a probe only need to be ordinary.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

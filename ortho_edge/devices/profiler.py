@@ -35,8 +35,10 @@ logger = logging.getLogger(__name__)
 
 LENGTHS = (1.0, 2.0, 4.0, 10.0)
 """Seconds of audio that every probe is timed on."""
-MEMORY_PROBES = ("empty", "ffn", "random-30", "full")
-MEMORY_LENGTHS = (1.0, 10.0)
+MEMORY_POINTS = (
+    ("empty", 1.0), ("empty", 10.0), ("random-30", 10.0), ("full", 1.0), ("full", 10.0)
+)  # fmt: skip
+"""Probes and seconds at which memory is measured, each in a process of its own."""
 WARM_UP_PROBE = "one-block"
 
 Key = tuple[str, str, float]
@@ -222,9 +224,9 @@ def _memory(measured: Measurements, runtime: Runtime, peak_memory: PeakMemory | 
         )  # fmt: skip
     rows, peaks = [], []
     warm_up = measured.files[runtime.name, WARM_UP_PROBE]
-    chosen = [probe for probe in measured.probes if probe.trained.name in MEMORY_PROBES]
-    jobs = [(probe, seconds) for probe in chosen for seconds in MEMORY_LENGTHS]
-    for probe, seconds in tqdm(jobs, desc=f"memory of {runtime.name}", unit="process"):
+    by_name = {probe.trained.name: probe for probe in measured.probes}
+    for name, seconds in tqdm(MEMORY_POINTS, desc=f"memory of {runtime.name}", unit="process"):
+        probe = by_name[name]
         works = workload(probe.checkpoint.supernet.space, probe.trained.subnet, seconds)
         params, live = sum(work.params for work in works), max(work.live for work in works)
         rows.append([1.0, params * BYTES / 1e6, live * BYTES / 1e6])

@@ -1,0 +1,55 @@
+"""The runtimes of this host, for whoever measures it: how each is written, loaded and run."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
+from ortho_edge.compaction import DenseEncoder, compact
+from ortho_edge.devices.profiler import Runtime
+from ortho_export.executorch import lower
+from ortho_export.facts import Facts
+from ortho_export.measure import load_model, load_program
+from ortho_export.onnx import to_onnx
+from ortho_export.results import EXECUTORCH, ONNXRUNTIME
+
+NO_DIGEST = "measured and deleted"
+"""In place of a checkpoint's digest: what is written here is deleted after the measurement."""
+
+
+def host_runtimes() -> tuple[Runtime, ...]:
+    """ExecuTorch and ONNX Runtime on this host, one thread each."""
+    return (
+        Runtime(
+            name=EXECUTORCH,
+            version=version("executorch"),
+            export=export_program,
+            load=load_program,
+        ),
+        Runtime(
+            name=ONNXRUNTIME,
+            version=version("onnxruntime"),
+            export=export_model,
+            load=load_model,
+        ),
+    )
+
+
+def export_program(checkpoint: Checkpoint, trained: TrainedSubnet, folder: Path) -> Path:
+    """Writes a subnet for ExecuTorch into `folder` and returns the file."""
+    file = folder / f"{trained.name}.pte"
+    file.write_bytes(lower(*_encoder_and_facts(checkpoint, trained)).content)
+    return file
+
+
+def export_model(checkpoint: Checkpoint, trained: TrainedSubnet, folder: Path) -> Path:
+    """Writes a subnet for ONNX Runtime into `folder` and returns the file."""
+    file = folder / f"{trained.name}.onnx"
+    file.write_bytes(to_onnx(*_encoder_and_facts(checkpoint, trained)))
+    return file
+
+
+def _encoder_and_facts(
+    checkpoint: Checkpoint, trained: TrainedSubnet
+) -> tuple[DenseEncoder, Facts]:
+    facts = Facts(subnet=trained.name, tokens=checkpoint.tokens, checkpoint_digest=NO_DIGEST)
+    return compact(checkpoint.supernet, trained.subnet, trained.head), facts

@@ -1,0 +1,187 @@
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ortho_edge.components import ComponentSpace
+from ortho_edge.conformer.architecture import Architecture
+from ortho_edge.devices.catalogue import load_profile
+from ortho_edge.devices.latency import predict_footprint, predict_latency
+from ortho_edge.devices.profile import KINDS, DeviceProfile, ModuleCost
+from ortho_edge.devices.workload import workload
+from ortho_edge.subnet import Subnet
+
+STRIDED = Architecture(
+    vocab_size=11, dim=24, num_blocks=3, num_heads=3, head_dim=8, ffn_dim=40, num_ffn_chunks=5,
+    kernel_size=7, front_end="strided", front_end_channels=(4, 6), feature_dim=79,
+)  # fmt: skip
+VGG = dataclasses.replace(STRIDED, front_end="vgg", front_end_channels=(2, 4, 6, 3), num_blocks=2)
+TERMS = tuple(field.name for field in dataclasses.fields(ModuleCost))
+
+
+@st.composite
+def spaces_and_subnets(draw: st.DrawFn) -> tuple[ComponentSpace, Subnet]:
+    space = ComponentSpace(draw(st.sampled_from([STRIDED, VGG])))
+    return space, Subnet.of(len(space), draw(st.sets(st.integers(0, len(space) - 1))))
+
+
+durations = st.floats(0.05, 30.0)
+
+
+def priced(coefficients: dict[str, dict[str, float]], scale: float = 1.0) -> DeviceProfile:
+    """A profile in which only these coefficients are not 0."""
+    profile = load_profile("pixel8")
+    costs = profile.runtimes["executorch"]["fp32"]
+    # Without a clock, nothing is faster than the core can be.
+    cores = tuple(dataclasses.replace(core, clock_ghz=None) for core in profile.hardware.cores)
+    modules: Any = {kind: ModuleCost(**coefficients.get(kind, {})) for kind in KINDS}
+    costs = dataclasses.replace(costs, modules=modules, scale=scale)
+    return dataclasses.replace(
+        profile,
+        hardware=dataclasses.replace(profile.hardware, cores=cores),
+        runtimes={"executorch": {"fp32": costs}},
+    )
+
+
+def milliseconds(
+    profile: DeviceProfile, space: ComponentSpace, subnet: Subnet, seconds: float
+) -> float:
+    return predict_latency(profile, space, subnet, seconds, "executorch").milliseconds
+
+
+@settings(deadline=None)
+@given(spaces_and_subnets(), durations)
+def test_the_workload_adds_up_to_the_costs_of_the_component_space(
+    drawn: tuple[ComponentSpace, Subnet], seconds: float
+) -> None:
+    space, subnet = drawn
+    works = workload(space, subnet, seconds)
+    assert sum(work.flops for work in works) == pytest.approx(space.flops(subnet, seconds))
+    assert sum(work.params for work in works) == pytest.approx(space.cost(subnet, "params"))
+    assert all(work.flops >= 0 and work.params > 0 for work in works)
+    assert all(work.activations > 0 and work.live > 0 for work in works)
+
+
+def test_the_modules_run_in_order_and_closed_ones_are_left_out() -> None:
+    space = ComponentSpace(STRIDED)
+    kept = [
+        space.module_slice(0, "conv").start,
+        space.module_slice(0, "mhsa").start,
+        space.module_slice(2, "ffn1").start,
+        space.module_slice(2, "ffn2").start,
+    ]
+    kinds = [work.kind for work in workload(space, Subnet.of(len(space), kept), 1.0)]
+    assert kinds == [
+        "front_end", "conv", "mhsa", "norm", "norm", "ffn", "ffn", "norm", "ctc_head",
+    ]  # fmt: skip
+
+
+def test_a_latency_worked_out_by_hand() -> None:
+    """One head of one block at 1 s: 25 encoder frames of 24 channels."""
+    space = ComponentSpace(STRIDED)
+    subnet = Subnet.of(len(space), [space.module_slice(1, "mhsa").start])
+    coefficients = {
+        "us_per_call": 7.0,
+        "us_per_mflop": 11.0,
+        "us_per_weight_mb": 1300.0,
+        "us_per_activation_mb": 1700.0,
+    }
+    macs = 25 * (4 * 24 * 8 + 2 * 25 * 8)
+    parameters = 4 * 24 * 8 + 3 * 8 + 24 + 2 * 24
+    elements = 25 * (3 * 24 + 4 * 8 + 2 * 25)
+    expected = 7 + 11 * 2 * macs / 1e6 + 1300 * 4 * parameters / 1e6 + 1700 * 4 * elements / 1e6
+    profile = priced({"mhsa": coefficients}, scale=1.25)
+    assert milliseconds(profile, space, subnet, 1.0) == pytest.approx(1.25 * expected / 1000)
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize(("kind", "module"), [("ffn", "ffn1"), ("ffn", "ffn2"), ("mhsa", "mhsa")])
+def test_a_module_is_linear_in_its_units(kind: str, module: Any, term: str) -> None:
+    space = ComponentSpace(STRIDED)
+    profile = priced({kind: {term: 1000.0}})
+    place = space.module_slice(1, module)
+    by_units = [
+        milliseconds(profile, space, Subnet.of(len(space), range(place.start, stop)), 2.0)
+        for stop in range(place.start + 1, place.stop + 1)
+    ]
+    steps = [b - a for a, b in itertools.pairwise(by_units)]
+    assert steps == pytest.approx([steps[0]] * len(steps))
+    assert (steps[0] > 0) == (term != "us_per_call")
+    assert by_units[0] > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_attention_grows_faster_than_the_audio(kind: str) -> None:
+    space = ComponentSpace(STRIDED)
+    profile = priced({kind: {"us_per_mflop": 1.0, "us_per_activation_mb": 1.0}})
+    # Doublings that divide into encoder frames without remainder.
+    one, two, four = (
+        milliseconds(profile, space, space.full(), seconds) for seconds in (4.0, 8.0, 16.0)
+    )
+    assert two >= 2 * one * (1 - 1e-9)
+    if kind == "mhsa":
+        # a T + b T^2 has the second difference 2 b.
+        assert four - 2 * two == pytest.approx(4 * (two - 2 * one))
+        assert two > 2.1 * one
+    else:
+        assert four - 2 * two == pytest.approx(2 * (two - 2 * one), abs=1e-9)
+        assert two == pytest.approx(2 * one)
+
+
+@settings(deadline=None)
+@given(spaces_and_subnets(), durations, st.data())
+def test_a_component_more_is_never_cheaper(
+    drawn: tuple[ComponentSpace, Subnet], seconds: float, data: st.DataObject
+) -> None:
+    space, subnet = drawn
+    extra = data.draw(st.integers(0, len(space) - 1))
+    larger = Subnet.of(len(space), {*subnet.kept, extra})
+    profile = load_profile("pixel8")
+    for runtime in profile.runtimes:
+        less, more = (
+            predict_latency(profile, space, one, seconds, runtime).milliseconds
+            for one in (subnet, larger)
+        )
+        assert (less < more) if extra not in subnet else (less == more)
+        small, big = (
+            predict_footprint(profile, space, one, seconds, runtime) for one in (subnet, larger)
+        )
+        assert small.memory_mb <= big.memory_mb
+        assert small.size_mb <= big.size_mb
+
+
+def test_a_prediction_says_where_its_figures_come_from() -> None:
+    profile = load_profile("pixel8")
+    space = ComponentSpace(STRIDED)
+    prediction = predict_latency(profile, space, space.full(), 4.0, "onnxruntime")
+    assert prediction.provenance == "estimated"
+    assert "93.1 GFLOP/s" in prediction.source
+    assert (prediction.runtime, prediction.seconds) == ("onnxruntime", 4.0)
+    assert prediction.error_percent is None
+
+
+def test_the_footprint_worked_out_by_hand() -> None:
+    """Two blocks of nothing: front end, two norms, head; the features and maps are fullest."""
+    profile = load_profile("pixel8")
+    costs = profile.runtimes["executorch"]["fp32"]
+    memory = dataclasses.replace(
+        costs.memory, fixed_mb=3.0, weight_copies=2.0, activation_copies=5.0
+    )
+    size = dataclasses.replace(
+        costs.size, bytes_per_parameter=4.5, fixed_kb=20.0, kb_per_module=3.0
+    )
+    costs = dataclasses.replace(costs, memory=memory, size=size)
+    profile = dataclasses.replace(profile, runtimes={"executorch": {"fp32": costs}})
+    space = ComponentSpace(dataclasses.replace(STRIDED, num_blocks=2))
+    empty = Subnet.of(len(space), ())
+    parameters = (9 * 4 + 4) + (9 * 4 * 6 + 6) + (6 * 20 * 24 + 24) + 2 * 48 + 25 * 11
+    # 100 feature frames: 79 bins, then 4 channels of 50 x 40.
+    live = 100 * 79 + 4 * 50 * 40
+    footprint = predict_footprint(profile, space, empty, 1.0, "executorch")
+    assert footprint.memory_mb == pytest.approx(3 + 2 * 4 * parameters / 1e6 + 5 * 4 * live / 1e6)
+    assert footprint.size_mb == pytest.approx((4.5 * parameters + 20e3 + 4 * 3e3) / 1e6)
+    assert footprint.memory_provenance == "estimated"
+    assert footprint.size_provenance == costs.size.provenance

@@ -1,0 +1,81 @@
+import os
+from collections.abc import Callable
+
+import pytest
+
+from ortho_edge.devices.timing import CALLS_PER_TURN, MIN_ROUNDS, pinned, time_in_turns
+
+
+class FakeMachine:
+    """A clock that only calls advance, and calls that take planned times."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.log: list[str] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def call(self, name: str, duration: Callable[[int], float]) -> Callable[[], None]:
+        """`duration(i)` is what the i-th call takes."""
+
+        def run() -> None:
+            self.now += duration(self.log.count(name))
+            self.log.append(name)
+
+        return run
+
+
+def test_the_minimum_counts() -> None:
+    machine = FakeMachine()
+    # Slow at first, then one of seven calls is undisturbed.
+    calls = {
+        "a": machine.call("a", lambda index: 2.0 if index % 7 else 1.0 + 9 * (index == 0)),
+        "b": machine.call("b", lambda index: 0.5),
+    }
+    timings = time_in_turns(calls, limit_seconds=0.2, clock=machine.clock)
+    assert timings["a"].milliseconds == pytest.approx(1000)
+    assert timings["b"].milliseconds == pytest.approx(500)
+    assert timings["b"].spread_percent == pytest.approx(0)
+
+
+def test_calls_take_turns() -> None:
+    machine = FakeMachine()
+    calls = {name: machine.call(name, lambda index: 1.0) for name in "abc"}
+    time_in_turns(calls, limit_seconds=5, clock=machine.clock)
+    turns = "".join(machine.log[6:])
+    one_round = "".join(name * CALLS_PER_TURN for name in "abc")
+    # Without noise the fewest rounds suffice.
+    assert turns == one_round * MIN_ROUNDS
+
+
+def test_noise_is_reported_and_timed_for_longer() -> None:
+    machine = FakeMachine()
+    per_two_rounds = 2 * CALLS_PER_TURN
+    warm_up = 2
+
+    def noisy(index: int) -> float:
+        odd = (index - warm_up) % per_two_rounds >= CALLS_PER_TURN
+        return 1.2 if odd else 1.0
+
+    timings = time_in_turns({"a": machine.call("a", noisy)}, limit_seconds=0.3, clock=machine.clock)
+    assert timings["a"].spread_percent == pytest.approx(20)
+    assert timings["a"].milliseconds == pytest.approx(1000)
+    assert len(machine.log) > 2 + 2 * MIN_ROUNDS * CALLS_PER_TURN
+
+
+def test_two_rounds_run_even_without_time() -> None:
+    machine = FakeMachine()
+    timings = time_in_turns(
+        {"a": machine.call("a", lambda index: 1.0)}, limit_seconds=0, clock=machine.clock
+    )
+    assert timings["a"].milliseconds == pytest.approx(1000)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads")
+def test_a_thread_is_pinned_and_released() -> None:
+    before = os.sched_getaffinity(0)
+    with pinned():
+        assert len(os.sched_getaffinity(0)) == 1
+        assert os.sched_getaffinity(0) <= before
+    assert os.sched_getaffinity(0) == before
