@@ -1,0 +1,185 @@
+"""One way to use a model whatever it is stored as: a program, an ONNX model or a checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from ortho_edge.checkpoint import DESCRIPTION, load_checkpoint
+from ortho_edge.cli import UserError
+from ortho_edge.compaction import compact
+from ortho_edge.conformer.architecture import subsampled_length
+from ortho_edge.data.features import fbank, num_frames
+from ortho_edge.decoding import greedy_text
+from ortho_edge.tokens import Tokens
+from ortho_export import executorch, manifest, onnx
+from ortho_export.facts import FRAMES_PER_SECOND, MIN_FRAMES
+
+PROGRAM_SUFFIX, ONNX_SUFFIX = ".pte", ".onnx"
+
+Encoder = Callable[
+    [Float[Tensor, "B T bins"], Int64[Tensor, " B"]],
+    tuple[Float[Tensor, "B T4 V"], Int64[Tensor, " B"]],
+]
+"""Padded features and their lengths to log-probabilities and their lengths."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognizer:
+    """A loaded model.
+
+    Attributes:
+        name: What it was loaded from.
+        subnet: Name of the subnet inside.
+        tokens: Meaning of the outputs.
+        encoder: The model itself; call `encode_batch`, which checks lengths first.
+        min_frames: Shortest input in frames of 10 ms.
+        max_frames: Longest input that was checked; None where there is no limit.
+        features: Features (T, bins) of mono 16 kHz samples in [-1, 1].
+    """
+
+    name: str
+    subnet: str
+    tokens: Tokens
+    encoder: Encoder
+    min_frames: int = MIN_FRAMES
+    max_frames: int | None = None
+    features: Callable[[np.ndarray], Tensor] = fbank
+
+    def check_length(self, frames: int, what: str = "the audio") -> None:
+        """Checks that an input of that many frames is neither too short nor too long.
+
+        Raises:
+            UserError: It is; `what` names the audio.
+        """
+        limit = None
+        if frames < self.min_frames:
+            limit = f"shorter than the {self.min_frames / FRAMES_PER_SECOND:.2f} s"
+        elif self.max_frames is not None and frames > self.max_frames:
+            limit = f"longer than the {self.max_frames / FRAMES_PER_SECOND:.2f} s"
+        if limit:
+            raise UserError(
+                f"{what} is {frames / FRAMES_PER_SECOND:.2f} s long, {limit} that {self.name} takes"
+            )
+
+    def check_samples(self, num_samples: int, what: str = "the audio") -> None:
+        """`check_length` of so many samples at 16 kHz."""
+        self.check_length(num_frames(num_samples), what)
+
+    @torch.no_grad()
+    def encode_batch(
+        self, features: Float[Tensor, "B T bins"], lengths: Int64[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T4 V"], Int64[Tensor, " B"]]:
+        """Log-probabilities and their lengths of a padded batch of features.
+
+        Raises:
+            UserError: An utterance is too short or too long.
+        """
+        for length in lengths.tolist():
+            self.check_length(length)
+        return self.encoder(features, lengths)
+
+    def log_probs(self, features: Float[Tensor, "T bins"]) -> Float32[np.ndarray, "T4 V"]:
+        """Log-probabilities of one utterance.
+
+        Raises:
+            UserError: It is too short or too long.
+        """
+        output, _ = self.encode_batch(features[None], torch.tensor([len(features)]))
+        return output[0].numpy()
+
+    def transcribe(self, samples: Float32[np.ndarray, " samples"]) -> str:
+        """The words of mono 16 kHz samples in [-1, 1].
+
+        Raises:
+            UserError: The audio is too short or too long.
+        """
+        self.check_samples(len(samples))
+        return greedy_text(self.log_probs(self.features(samples)), self.tokens)
+
+
+def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) -> Recognizer:
+    """Loads a `.pte`, a `.onnx` or a checkpoint folder.
+
+    Args:
+        path: The file or folder. A file whose digest stands in a `manifest.json` beside it must
+            have that digest.
+        threads: CPU threads; for a program and a checkpoint they count for the whole process.
+        subnet: Which subnet of a checkpoint; the largest by default.
+
+    Raises:
+        UserError: It is missing, truncated, changed or no artefact of this project, or there is no
+            such subnet.
+    """
+    path = Path(path)
+    if threads < 1:
+        raise UserError(f"threads must be at least 1, not {threads}")
+    if path.is_dir():
+        return _load_checkpoint(path, threads, subnet)
+    if not path.is_file():
+        raise UserError(f"no model at {path}")
+    if subnet is not None:
+        raise UserError(f"{path} holds one subnet only; choose {subnet!r} from a checkpoint folder")
+    manifest.verify_file(path)
+    if path.suffix == PROGRAM_SUFFIX:
+        facts, run_program = executorch.load(path, threads)
+        encoder = _one_by_one(run_program)
+    elif path.suffix == ONNX_SUFFIX:
+        facts, run_model = onnx.load(path, threads)
+        encoder = _as_tensors(run_model)
+    else:
+        raise UserError(f"{path} is neither a .pte nor a .onnx file nor a checkpoint folder")
+    return Recognizer(
+        name=path.name,
+        subnet=facts.subnet,
+        tokens=facts.tokens,
+        encoder=encoder,
+        min_frames=facts.min_frames,
+        max_frames=facts.max_frames,
+    )
+
+
+def _load_checkpoint(path: Path, threads: int, subnet: str | None) -> Recognizer:
+    exported = sorted(
+        one.name for one in path.iterdir() if one.suffix in (PROGRAM_SUFFIX, ONNX_SUFFIX)
+    )
+    if exported and not (path / DESCRIPTION).exists():
+        raise UserError(f"{path} is a folder of artefacts; name one of {', '.join(exported)} in it")
+    checkpoint = load_checkpoint(path)
+    if not checkpoint.subnets:
+        raise UserError(f"checkpoint {path} has no trained subnet")
+    trained = checkpoint.subnets[0] if subnet is None else checkpoint.subnet(subnet)
+    torch.set_num_threads(threads)
+    return Recognizer(
+        name=f"{path.name}/{trained.name}",
+        subnet=trained.name,
+        tokens=checkpoint.tokens,
+        encoder=compact(checkpoint.supernet, trained.subnet, trained.head),
+    )
+
+
+def _one_by_one(run: executorch.Forward) -> Encoder:
+    """A batch encoder from one that takes a single utterance without padding."""
+
+    def encoder(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = [
+            torch.from_numpy(run(one[None, :length].numpy())[0])
+            for one, length in zip(features, lengths.tolist(), strict=True)
+        ]
+        return torch.nn.utils.rnn.pad_sequence(outputs, batch_first=True), subsampled_length(
+            lengths
+        )
+
+    return encoder
+
+
+def _as_tensors(run: onnx.Forward) -> Encoder:
+    def encoder(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, log_probs_len = run(features.numpy(), lengths.numpy())
+        return torch.from_numpy(log_probs), torch.from_numpy(log_probs_len)
+
+    return encoder

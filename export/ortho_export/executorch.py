@@ -1,0 +1,148 @@
+"""ExecuTorch programs: XNNPACK, fp32, batch 1, any number of frames up to a bound."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from ortho_edge.cli import UserError
+from ortho_edge.compaction import DenseEncoder
+from ortho_export.facts import Facts
+from ortho_export.flat import FlatEncoder
+from ortho_export.quiet import quiet_stderr
+
+if TYPE_CHECKING:
+    from executorch.runtime import Method
+
+EXAMPLE_FRAMES = 501
+"""Traced length; odd, so that nothing divides by accident."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delegation:
+    """How well XNNPACK took a program.
+
+    Attributes:
+        subgraphs: Pieces that it runs; 1 is the best.
+        outside: Operations left to the portable kernels, with their counts.
+        planned_bytes: Memory planned outside the delegate, for the longest input.
+    """
+
+    subgraphs: int
+    outside: Mapping[str, int]
+    planned_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A lowered program.
+
+    Attributes:
+        content: The bytes of the `.pte` file.
+        delegation: How it was cut.
+    """
+
+    content: bytes
+    delegation: Delegation
+
+
+def lower(encoder: DenseEncoder, facts: Facts) -> Program:
+    """Lowers a compacted encoder.
+
+    The program's method `forward` takes x (1, T, bins) float32 with any `min_frames` <= T <=
+    `max_frames` and returns log-probabilities (1, T', V), T' = ceil(ceil(T / 2) / 2). Every fact is
+    a constant method of its name.
+
+    Args:
+        encoder: The dense encoder; it is left as it is.
+        facts: Its constants and bounds.
+    """
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _lower(FlatEncoder(encoder), facts)
+
+
+def _lower(encoder: FlatEncoder, facts: Facts) -> Program:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.devtools.backend_debug import get_delegation_info
+    from executorch.exir import to_edge_transform_and_lower
+
+    bins = int(str(facts.features["num_mel_bins"]))
+    frames = torch.export.Dim("T", min=facts.min_frames, max=facts.max_frames)
+    traced = min(max(EXAMPLE_FRAMES, facts.min_frames), facts.max_frames)
+    exported = torch.export.export(
+        encoder, (torch.zeros(1, traced, bins),), dynamic_shapes=({1: frames},)
+    )
+    edge = to_edge_transform_and_lower(
+        exported, partitioner=[XnnpackPartitioner()], constant_methods=facts.constants()
+    )
+    info = get_delegation_info(edge.exported_program().graph_module)
+    program = edge.to_executorch()
+    forward = next(
+        plan for plan in program.executorch_program.execution_plan if plan.name == "forward"
+    )
+    delegation = Delegation(
+        subgraphs=info.num_delegated_subgraphs,
+        outside={
+            name: counts.non_delegated
+            for name, counts in sorted(info.delegation_by_operator.items())
+            if counts.non_delegated
+        },
+        planned_bytes=sum(forward.non_const_buffer_sizes),
+    )
+    return Program(content=bytes(program.buffer), delegation=delegation)
+
+
+Forward = Callable[[Float32[np.ndarray, "1 T bins"]], Float32[np.ndarray, "1 T4 V"]]
+
+
+def load(path: Path, threads: int) -> tuple[Facts, Forward]:
+    """Reads a program and the facts in it.
+
+    Args:
+        path: A `.pte` file.
+        threads: Of the whole process, for every program in it.
+
+    Raises:
+        UserError: The file is truncated, is no program, or not one of this project.
+    """
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _load(path, threads)
+
+
+def _load(path: Path, threads: int) -> tuple[Facts, Forward]:
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime, Verification
+
+    portable_lib._unsafe_reset_threadpool(threads)
+    try:
+        program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+    except RuntimeError as error:
+        raise UserError(f"{path} is not an ExecuTorch program, or is truncated") from error
+    names = program.method_names - {"forward"}
+    try:
+        constants = {name: _run(program.load_method(name), []) for name in names}
+        facts = Facts.parse(constants)
+        method = program.load_method("forward")
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path} is no artefact of this project: {error}") from error
+
+    def forward(features: Float32[np.ndarray, "1 T bins"]) -> Float32[np.ndarray, "1 T4 V"]:
+        log_probs = _run(method, [torch.from_numpy(np.ascontiguousarray(features))])
+        # The runtime uses its memory again in the next call.
+        return log_probs.numpy().copy()
+
+    return facts, forward
+
+
+def _run(method: "Method | None", inputs: Sequence[torch.Tensor]) -> Any:
+    """The only output of a method."""
+    assert method is not None
+    (output,) = method.execute(inputs)
+    return output

@@ -1,0 +1,192 @@
+"""The flat encoder: a dense encoder rewritten so that XNNPACK takes all of it as one piece.
+
+It computes what `DenseEncoder` computes for one utterance without padding. XNNPACK leaves out of
+its delegate whatever it does not know, and each such operation cuts the delegate in two, so:
+
+* frames are two-dimensional, (T', D): with a batch dimension of 1 in front, reshapes make
+  `torch.export` guard on T' and it refuses a free T;
+* every reshape has a single `-1`: a size that depends on T' in the target is refused;
+* attention is `bmm` on (H, T', head_dim) with the scale folded into the query projection;
+* the gated linear unit is two linear layers: slices of a dynamic tensor are refused;
+* LayerNorm takes its means by a linear layer of one output: the native operation is refused;
+* pooling rounds up by one appended row of zeros: nothing is below zero after a ReLU.
+
+Only the mean over the utterance and the final log-softmax stay outside.
+
+Letters: T frames of 10 ms, T' encoder frames, D model width, H heads, V vocabulary.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ortho_edge.compaction import (
+    DenseAttention,
+    DenseBlock,
+    DenseConvolution,
+    DenseEncoder,
+    DenseFeedForward,
+)
+from ortho_edge.conformer.front_end import LOG_MEL_SCALE, FrontEnd
+
+
+@torch.no_grad()
+def _linear(source: nn.Linear, rows: slice = slice(None), scale: float = 1.0) -> nn.Linear:
+    """The given outputs of a linear layer, scaled, as a layer of its own."""
+    weight, bias = source.weight[rows], source.bias[rows]
+    layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
+    layer.weight.copy_(weight * scale)
+    layer.bias.copy_(bias * scale)
+    return layer
+
+
+class FlatNorm(nn.Module):
+    """LayerNorm by matrix products with a row of 1 / D."""
+
+    average: Tensor
+    epsilon: Tensor
+
+    def __init__(self, source: nn.LayerNorm) -> None:
+        """Copies weight, bias and epsilon."""
+        super().__init__()
+        weight = source.weight.detach()
+        self.weight = nn.Parameter(weight.clone())
+        self.bias = nn.Parameter(source.bias.detach().clone())
+        self.register_buffer("average", torch.full_like(weight, 1 / len(weight))[None])
+        self.register_buffer("epsilon", torch.full_like(weight[:1], source.eps))
+
+    def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        """Normalises every frame."""
+        centred = x - F.linear(x, self.average)
+        variance = F.linear(centred * centred, self.average, self.epsilon)
+        return centred * torch.rsqrt(variance) * self.weight + self.bias
+
+
+class FlatFeedForward(nn.Module):
+    """Half-step feed-forward module; the half is folded into the weights, which is exact."""
+
+    def __init__(self, source: DenseFeedForward) -> None:
+        """Copies all weights."""
+        super().__init__()
+        self.norm = FlatNorm(source.norm)
+        self.up = _linear(source.up)
+        self.down = _linear(source.down, scale=0.5)
+
+    def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        """Adds the residual."""
+        return x + self.down(F.silu(self.up(self.norm(x))))
+
+
+class FlatAttention(nn.Module):
+    """Self-attention over all frames."""
+
+    def __init__(self, source: DenseAttention) -> None:
+        """Copies all weights."""
+        super().__init__()
+        self.num_heads = source.num_heads
+        self.head_dim = source.query.out_features // source.num_heads
+        self.norm = FlatNorm(source.norm)
+        self.query = _linear(source.query, scale=self.head_dim**-0.5)
+        self.key = _linear(source.key)
+        self.value = _linear(source.value)
+        self.out = _linear(source.out)
+
+    def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        """Adds the residual."""
+        y = self.norm(x)
+        # (T', H * head_dim) -> (T', H, head_dim)
+        q, k, v = (
+            part(y).view(-1, self.num_heads, self.head_dim)
+            for part in (self.query, self.key, self.value)
+        )
+        # (H, T', head_dim) @ (H, head_dim, T')
+        weights = torch.softmax(torch.bmm(q.permute(1, 0, 2), k.permute(1, 2, 0)), -1)
+        y = torch.bmm(weights, v.permute(1, 0, 2))
+        # (H, T', head_dim) -> (T', H * head_dim)
+        y = y.permute(1, 0, 2).contiguous().view(-1, self.num_heads * self.head_dim)
+        return x + self.out(y)
+
+
+class FlatConvolution(nn.Module):
+    """Convolution module."""
+
+    def __init__(self, source: DenseConvolution) -> None:
+        """Copies all weights."""
+        super().__init__()
+        self.dim = dim = source.depthwise.in_channels
+        self.norm = FlatNorm(source.norm)
+        self.value = _linear(source.pointwise_in, slice(None, dim))
+        self.gate = _linear(source.pointwise_in, slice(dim, None))
+        self.depthwise = copy.deepcopy(source.depthwise)
+        self.inner_norm = FlatNorm(source.inner_norm)
+        self.out = _linear(source.pointwise_out)
+
+    def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        """Adds the residual."""
+        y = self.norm(x)
+        y = self.value(y) * torch.sigmoid(self.gate(y))
+        # (T', D) -> (1, D, T') and back
+        y = self.depthwise(y.transpose(0, 1).view(1, self.dim, -1))
+        y = y.view(self.dim, -1).transpose(0, 1).contiguous()
+        return x + self.out(F.silu(self.inner_norm(y)))
+
+
+class FlatFrontEnd(nn.Module):
+    """Convolutional subsampling by 4."""
+
+    def __init__(self, source: FrontEnd) -> None:
+        """Copies all weights."""
+        super().__init__()
+        self.kind = source.kind
+        self.normalization = source.normalization
+        self.convolutions = copy.deepcopy(source.convolutions)
+        self.linear = _linear(source.linear)
+
+    def forward(self, features: Float[Tensor, "1 T bins"]) -> Float[Tensor, "T4 D"]:
+        """Features of one utterance to encoder frames."""
+        if self.normalization == "utterance":
+            # The portable kernel adds frame by frame: in float32 half a minute loses three digits.
+            # The mean of what is centred already loses none; float64 would make it log every call.
+            features = features - features.mean(1, keepdim=True)
+            features = (features - features.mean(1, keepdim=True)) * LOG_MEL_SCALE
+        x = features.view(1, 1, -1, features.shape[2])
+        for index, convolution in enumerate(self.convolutions):
+            x = F.relu(convolution(x))
+            if self.kind == "vgg" and index % 2:
+                x = F.max_pool2d(F.pad(x, (0, 0, 0, 1)), (2, 1))
+        # (1, channels, T', bins) -> (channels, T', bins) -> (T', channels * bins)
+        x = x.view(x.shape[1], -1, x.shape[3]).permute(1, 0, 2)
+        return self.linear(x.contiguous().view(-1, self.linear.in_features))
+
+
+def _flat_step(step: nn.Module) -> nn.Module:
+    if isinstance(step, DenseFeedForward):
+        return FlatFeedForward(step)
+    if isinstance(step, DenseAttention):
+        return FlatAttention(step)
+    assert isinstance(step, DenseConvolution)
+    return FlatConvolution(step)
+
+
+class FlatEncoder(nn.Module):
+    """One utterance's features in, CTC log-probabilities out."""
+
+    def __init__(self, source: DenseEncoder) -> None:
+        """Copies a compacted encoder."""
+        super().__init__()
+        self.front_end = FlatFrontEnd(source.front_end)
+        blocks = []
+        for block in source.blocks:
+            assert isinstance(block, DenseBlock)
+            blocks += [*map(_flat_step, block.steps), FlatNorm(block.norm)]
+        self.steps = nn.Sequential(*blocks)
+        self.ctc_head = _linear(source.ctc_head)
+        self.eval()
+
+    def forward(self, x: Float[Tensor, "1 T bins"]) -> Float[Tensor, "1 T4 V"]:
+        """Log-probabilities of `x`, all of whose frames are real."""
+        logits = self.ctc_head(self.steps(self.front_end(x)))
+        return F.log_softmax(logits.view(1, -1, self.ctc_head.out_features), -1)

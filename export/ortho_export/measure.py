@@ -1,0 +1,128 @@
+"""What an artefact really costs on this host: latency, memory and file size, against a budget."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ortho_edge.cli import UserError
+from ortho_edge.devices.host import host_hardware
+from ortho_edge.devices.profile import Budget
+from ortho_edge.devices.timing import pinned, time_in_turns
+from ortho_export import executorch, onnx
+from ortho_export.artefact import Recognizer
+from ortho_export.facts import FRAMES_PER_SECOND
+
+TIMING_SECONDS = 5.0
+"""At most, for all artefacts together; with little noise the timing ends sooner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """A latency that was observed on this host.
+
+    Attributes:
+        milliseconds: Minimum over turns, CPU time of one thread.
+        seconds: Length of the utterance.
+        where: Processor and day.
+        spread_percent: How far two halves of the measurement differ.
+    """
+
+    milliseconds: float
+    seconds: float
+    runtime: str
+    where: str
+    spread_percent: float
+
+
+def measure_latency(
+    recognizers: Mapping[str, Recognizer], seconds: float, limit_seconds: float = TIMING_SECONDS
+) -> tuple[Latency, ...]:
+    """Times artefacts on `seconds` of audio, without the features.
+
+    Args:
+        recognizers: Artefacts by runtime, loaded with one thread.
+        seconds: Length of the utterance.
+        limit_seconds: Of the measurement.
+    """
+    lengths = torch.tensor([round(seconds * FRAMES_PER_SECOND)])
+    # Noise: zeros may run faster.
+    features = torch.randn(1, int(lengths), 80, generator=torch.Generator().manual_seed(0))
+    calls = {
+        runtime: lambda one=one: one.encode_batch(features, lengths)
+        for runtime, one in recognizers.items()
+    }
+    with pinned():
+        timings = time_in_turns(calls, limit_seconds=limit_seconds)
+    where = f"{host_hardware().soc.value}, {datetime.now(UTC).date().isoformat()}"
+    return tuple(
+        Latency(
+            milliseconds=timing.milliseconds,
+            seconds=seconds,
+            runtime=runtime,
+            where=where,
+            spread_percent=timing.spread_percent,
+        )
+        for runtime, timing in timings.items()
+    )
+
+
+def load_program(path: Path) -> Callable[[np.ndarray], object]:
+    """What runs a program on features (1, T, bins), for a process that measures memory."""
+    return executorch.load(path, threads=1)[1]
+
+
+def load_model(path: Path) -> Callable[[np.ndarray], object]:
+    """What runs an ONNX model on features (1, T, bins), for a process that measures memory."""
+    forward = onnx.load(path, threads=1)[1]
+    return lambda features: forward(features, np.array([features.shape[1]]))
+
+
+def check_budget(
+    budget: Budget,
+    files: Sequence[Path],
+    params: int,
+    latency: Sequence[Latency] = (),
+    memory_mb: Mapping[str, float] | None = None,
+) -> None:
+    """Checks artefacts against every limit of a budget that was measured.
+
+    Args:
+        budget: The limits.
+        files: The artefacts.
+        params: Parameters of the encoder inside.
+        latency: Measured on the device of the budget.
+        memory_mb: Peak memory by runtime, measured on the device of the budget.
+
+    Raises:
+        UserError: A limit is exceeded; names all that are.
+    """
+    measured = [
+        *((f"file size of {one.name} (MB)", size_mb(one), budget.size_mb) for one in files),
+        ("parameters", float(params), budget.params),
+        *(
+            (f"latency of {one.runtime} (ms)", one.milliseconds, budget.latency_ms)
+            for one in latency
+        ),
+        *(
+            (f"memory of {runtime} (MB)", value, budget.memory_mb)
+            for runtime, value in (memory_mb or {}).items()
+        ),
+    ]
+    broken = [
+        f"{name} {value:.6g}, limit {limit:.6g}"
+        for name, value, limit in measured
+        if limit is not None and value > limit
+    ]
+    if broken:
+        raise UserError(
+            f"nothing is written, for the artefact exceeds its budget: {'; '.join(broken)}"
+        )
+
+
+def size_mb(path: Path) -> float:
+    """Size of a file in MB of 10^6 bytes."""
+    return path.stat().st_size / 1e6

@@ -1,0 +1,142 @@
+"""ONNX models that sherpa-onnx takes as they are: any batch, any number of frames.
+
+The contract is that of icefall's CTC models: inputs `x` (N, T, bins) float32 and `x_lens` (N)
+int64, outputs `log_probs` (N, T', V) float32 and `log_probs_len` (N) int64. Padding is masked
+inside, so an utterance gets the same log-probabilities alone and in a padded batch.
+"""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor, nn
+
+from ortho_edge.cli import UserError
+from ortho_edge.compaction import DenseEncoder
+from ortho_edge.conformer.front_end import LOG_MEL_SCALE, normalize_utterance
+from ortho_export.facts import Facts
+from ortho_export.quiet import quiet_stderr
+
+OPSET = 20
+"""From 23 on, attention becomes one operation that fails in ONNX Runtime 1.32 with a mask."""
+INPUTS, OUTPUTS = ("x", "x_lens"), ("log_probs", "log_probs_len")
+
+EXAMPLE_LENGTHS = (501, 300)
+
+
+class CentredEncoder(nn.Module):
+    """An encoder whose features are centred once more, which changes nothing but rounding.
+
+    ONNX Runtime adds frame by frame: in float32 the mean of half a minute loses three digits. Taken
+    again from centred features, the encoder's own mean loses none.
+    """
+
+    def __init__(self, encoder: DenseEncoder) -> None:
+        """Wraps an encoder that subtracts the mean of each utterance."""
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (B, T', V) and their lengths (B,)."""
+        centred = normalize_utterance(features, lengths) / LOG_MEL_SCALE
+        return self.encoder(centred, lengths)
+
+
+def to_onnx(encoder: DenseEncoder, facts: Facts) -> bytes:
+    """Writes a compacted encoder as an ONNX model; the facts are its metadata.
+
+    Args:
+        encoder: The dense encoder.
+        facts: Its constants.
+
+    Returns:
+        The bytes of the `.onnx` file, weights included.
+    """
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _to_onnx(encoder, facts)
+
+
+def _to_onnx(encoder: DenseEncoder, facts: Facts) -> bytes:
+    bins = int(str(facts.features["num_mel_bins"]))
+    lengths = torch.tensor(EXAMPLE_LENGTHS)
+    batch, frames = torch.export.Dim("N", min=1), torch.export.Dim("T", min=facts.min_frames)
+    centres = encoder.front_end.normalization == "utterance"
+    exported = torch.onnx.export(
+        CentredEncoder(encoder) if centres else encoder,
+        (torch.zeros(len(lengths), max(EXAMPLE_LENGTHS), bins), lengths),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=INPUTS,
+        output_names=OUTPUTS,
+        dynamic_shapes=({0: batch, 1: frames}, {0: batch}),
+        external_data=False,
+    )
+    assert exported is not None
+    model = exported.model_proto
+    # The exporter notes for every node in which file and line it was written.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+    del model.metadata_props[:]
+    for name, value in facts.constants().items():
+        model.metadata_props.add(key=name, value=str(value))
+    return model.SerializeToString()
+
+
+Forward = Callable[
+    [Float32[np.ndarray, "B T bins"], Int64[np.ndarray, " B"]],
+    tuple[Float32[np.ndarray, "B T4 V"], Int64[np.ndarray, " B"]],
+]
+
+
+def load(path: Path, threads: int) -> tuple[Facts, Forward]:
+    """Reads a model and the facts in it.
+
+    Args:
+        path: A `.onnx` file.
+        threads: Of this model.
+
+    Raises:
+        UserError: The file is truncated, is no ONNX model, or not one of this project.
+    """
+    import onnxruntime
+    from onnxruntime.capi import (
+        onnxruntime_pybind11_state as states,  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    try:
+        with quiet_stderr():
+            session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+    except (
+        states.Fail,
+        states.InvalidArgument,
+        states.InvalidGraph,
+        states.InvalidProtobuf,
+        states.NotImplemented,
+        states.RuntimeException,
+    ) as error:
+        raise UserError(f"{path} is not an ONNX model, or is truncated") from error
+    try:
+        facts = Facts.parse(session.get_modelmeta().custom_metadata_map)
+    except ValueError as error:
+        raise UserError(f"{path} is no artefact of this project: {error}") from error
+
+    def forward(
+        features: Float32[np.ndarray, "B T bins"], lengths: Int64[np.ndarray, " B"]
+    ) -> tuple[Float32[np.ndarray, "B T4 V"], Int64[np.ndarray, " B"]]:
+        log_probs, log_probs_len = session.run(
+            OUTPUTS, dict(zip(INPUTS, (features, lengths), strict=True))
+        )
+        return np.asarray(log_probs), np.asarray(log_probs_len)
+
+    return facts, forward

@@ -1,0 +1,149 @@
+"""Parity: an artefact must say what the eager compact encoder says.
+
+Both sides start from the same audio. The reference computes features and log-probabilities in
+eager torch; the artefact is used as a client uses it, alone and in padded batches.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from ortho_edge.compaction import DenseEncoder
+from ortho_edge.conformer.architecture import subsampled_length
+from ortho_edge.data.features import FRAME_SHIFT, fbank, num_frames
+from ortho_edge.decoding import greedy_ids
+from ortho_export.artefact import Recognizer
+
+FP32_LIMIT = 1e-3
+"""Largest allowed difference of a log-probability in fp32."""
+PADDING = -23.0
+"""What sherpa-onnx pads features with: log(1e-10)."""
+LENGTHS = (101, 250, 399, 1001)
+"""Checked besides the shortest and the longest input, in frames; odd ones among them."""
+MAX_BATCH_FRAMES = 500
+
+Clips = Mapping[str, Float32[np.ndarray, " samples"]]
+
+
+class ParityError(RuntimeError):
+    """An artefact disagrees with the encoder it was made from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Agreement of an artefact with the eager encoder.
+
+    Attributes:
+        max_abs_error: Largest difference of a log-probability.
+        limit: The largest allowed.
+        frames: Length of every clip, by its name.
+    """
+
+    max_abs_error: float
+    limit: float
+    frames: Mapping[str, int]
+
+
+def parity_clips(
+    sample: Float32[np.ndarray, " samples"] | None, min_frames: int, max_frames: int
+) -> dict[str, Float32[np.ndarray, " samples"]]:
+    """Audio of many lengths: the shortest and the longest, all remainders by 4, odd ones.
+
+    Args:
+        sample: Speech, repeated and cut to every length; noise in bursts where there is none.
+        min_frames: Shortest length.
+        max_frames: Longest length.
+    """
+    noise = _noise(max_frames)
+    lengths = sorted(
+        {*range(min_frames, min_frames + 4), *LENGTHS, max_frames - 1, max_frames}
+        & set(range(min_frames, max_frames + 1))
+    )
+    clips = {f"noise-{frames}": noise[: frames * FRAME_SHIFT] for frames in lengths}
+    if sample is not None:
+        if min_frames <= num_frames(len(sample)) <= max_frames:
+            clips["sample"] = sample
+        speech = np.resize(sample, max_frames * FRAME_SHIFT)
+        clips |= {f"speech-{frames}": speech[: frames * FRAME_SHIFT] for frames in lengths}
+    return clips
+
+
+def _noise(frames: int) -> np.ndarray:
+    """Noise whose loudness and colour wander, as speech does, with stretches of silence."""
+    generator = np.random.default_rng(0)
+    samples = generator.standard_normal(frames * FRAME_SHIFT)
+    seconds = np.arange(len(samples)) / (100 * FRAME_SHIFT)
+    smooth = np.convolve(samples, np.ones(8) / 8, "same")
+    loudness = np.clip(np.sin(2 * np.pi * 1.3 * seconds), 0, None) ** 2
+    colour = np.sin(2 * np.pi * 0.7 * seconds) ** 2
+    return (0.1 * loudness * (colour * samples + (1 - colour) * smooth)).astype(np.float32)
+
+
+@torch.no_grad()
+def check_parity(
+    reference: DenseEncoder, recognizer: Recognizer, clips: Clips, limit: float = FP32_LIMIT
+) -> Parity:
+    """Compares an artefact with the encoder it was made from.
+
+    Args:
+        reference: The eager compact encoder.
+        recognizer: The artefact.
+        clips: Mono 16 kHz audio by name, each inside the artefact's bounds.
+        limit: Largest allowed difference of a log-probability.
+
+    Raises:
+        ParityError: A log-probability differs by more, or a greedy transcript differs.
+    """
+    expected = {name: _reference(reference, clip) for name, clip in clips.items()}
+    features = {name: recognizer.features(clip) for name, clip in clips.items()}
+    found = {name: recognizer.log_probs(one) for name, one in features.items()}
+    errors = [_compare(name, found[name], expected[name], limit) for name in clips]
+    short = [name for name in clips if len(features[name]) <= MAX_BATCH_FRAMES]
+    batched = _in_one_batch(recognizer, [features[name] for name in short])
+    errors += [
+        _compare(f"{name} in a padded batch", one, expected[name], limit)
+        for name, one in zip(short, batched, strict=True)
+    ]
+    return Parity(
+        max_abs_error=max(errors),
+        limit=limit,
+        frames={name: len(one) for name, one in features.items()},
+    )
+
+
+def _reference(encoder: DenseEncoder, samples: np.ndarray) -> np.ndarray:
+    features = fbank(samples)
+    log_probs, _ = encoder(features[None], torch.tensor([len(features)]))
+    return log_probs[0].numpy()
+
+
+def _in_one_batch(recognizer: Recognizer, features: list[Tensor]) -> list[np.ndarray]:
+    lengths = torch.tensor([len(one) for one in features])
+    padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True, padding_value=PADDING)
+    log_probs, log_probs_len = recognizer.encode_batch(padded, lengths)
+    if log_probs_len.tolist() != subsampled_length(lengths).tolist():
+        raise ParityError(f"{recognizer.name}: lengths {lengths} became {log_probs_len}")
+    return [
+        rows[:length].numpy()
+        for rows, length in zip(log_probs, log_probs_len.tolist(), strict=True)
+    ]
+
+
+def _compare(name: str, found: np.ndarray, expected: np.ndarray, limit: float) -> float:
+    """The largest difference.
+
+    Raises:
+        ParityError: It is above the limit or not a number, or shapes or transcripts differ.
+    """
+    if found.shape != expected.shape:
+        raise ParityError(f"{name}: log-probabilities {found.shape} instead of {expected.shape}")
+    error = float(np.abs(found - expected).max())
+    if not error <= limit:
+        raise ParityError(f"{name}: a log-probability differs by {error:.3g}, more than {limit:g}")
+    if greedy_ids(found) != greedy_ids(expected):
+        raise ParityError(f"{name}: the greedy transcript differs, error {error:.3g}")
+    return error

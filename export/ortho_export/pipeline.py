@@ -1,0 +1,234 @@
+"""From a checkpoint and a device to a folder of verified artefacts."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+from tqdm import tqdm
+
+from ortho_edge.atomic import atomic_folder
+from ortho_edge.checkpoint import SYMBOLS, Checkpoint, load_checkpoint
+from ortho_edge.cli import UserError
+from ortho_edge.compaction import DenseEncoder, compact
+from ortho_edge.components import REFERENCE_SECONDS
+from ortho_edge.data.audio import load_audio
+from ortho_edge.devices.memory import can_measure, peak_memory_mb
+from ortho_edge.selector import Selection, select
+from ortho_edge.subnet import Subnet
+from ortho_export import executorch, onnx
+from ortho_export.artefact import Recognizer, load_artefact
+from ortho_export.executorch import Delegation
+from ortho_export.facts import FRAMES_PER_SECOND, MAX_FRAMES, Facts, checkpoint_digest
+from ortho_export.manifest import MANIFEST, read_manifest, write_manifest
+from ortho_export.measure import (
+    Latency,
+    check_budget,
+    load_model,
+    load_program,
+    measure_latency,
+    size_mb,
+)
+from ortho_export.parity import Parity, check_parity, parity_clips
+from ortho_export.report import describe
+from ortho_export.results import EXECUTORCH, FILES, ONNXRUNTIME, Export, Request
+
+SAMPLE, SAMPLE_TEXT = "sample.flac", "sample.txt"
+"""A clip and its words, which a checkpoint folder may carry."""
+LOADERS = {EXECUTORCH: load_program, ONNXRUNTIME: load_model}
+
+
+class Stages:
+    """A progress bar over named stages, on standard error."""
+
+    def __init__(self, total: int) -> None:
+        """Shows the empty bar."""
+        self._bar = tqdm(total=total, unit="stage", leave=False)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Shows the stage while it runs, then how long it took."""
+        start = monotonic()
+        self._bar.set_description(name)
+        try:
+            yield
+        except BaseException:
+            self._bar.close()
+            raise
+        tqdm.write(f"{name}: {monotonic() - start:.1f} s", file=sys.stderr)
+        self._bar.update(1)
+        if self._bar.n == self._bar.total:
+            self._bar.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """What is exported."""
+
+    checkpoint: Checkpoint
+    selection: Selection
+    encoder: DenseEncoder
+    facts: Facts
+    sample: np.ndarray | None
+
+
+def export(request: Request) -> Export:
+    """Selects, compacts, writes, verifies and measures; the folder appears only when all is well.
+
+    Raises:
+        UserError: The checkpoint cannot be used, nothing fits the budget, an artefact exceeds it,
+            or what stands at the folder to write is no earlier export.
+        ParityError: An artefact disagrees with the encoder it was made from.
+    """
+    _check_out(request.out)
+    model = _select(request)
+    stage = Stages(2 + len(request.runtimes))
+    with atomic_folder(request.out) as folder:
+        (folder / SYMBOLS).write_text(model.checkpoint.tokens.lines(), "utf-8")
+        delegation = None
+        for runtime in request.runtimes:
+            with stage(f"writing {FILES[runtime]}"):
+                delegation = _write(runtime, model, folder) or delegation
+        recognizers = {name: load_artefact(folder / FILES[name]) for name in request.runtimes}
+        with stage("comparing with the eager encoder"):
+            parity = _compare(model, recognizers)
+        with stage("measuring"):
+            latency = measure_latency(recognizers, request.budget.audio_seconds)
+            memory = _peak_memory(request, model, folder)
+        result = _result(request, model, folder, parity, latency, memory, delegation)
+        check_budget(
+            request.budget,
+            [folder / FILES[name] for name in request.runtimes],
+            result.params,
+            latency if request.is_for_this_host else (),
+            memory,
+        )
+        write_manifest(folder, describe(result, folder))
+    return result
+
+
+def load_sample(checkpoint: Path) -> np.ndarray | None:
+    """The sample clip of a checkpoint folder; None where it carries none."""
+    return load_audio(checkpoint / SAMPLE) if (checkpoint / SAMPLE).is_file() else None
+
+
+def transcribe_sample(checkpoint: Path, out: Path, runtimes: tuple[str, ...]) -> list[str]:
+    """Lines for a person: what each artefact hears in the sample clip of the checkpoint."""
+    sample = load_sample(checkpoint)
+    if sample is None:
+        return [f"no {SAMPLE} in {checkpoint}: nothing to transcribe"]
+    lines = []
+    if (checkpoint / SAMPLE_TEXT).is_file():
+        words = (checkpoint / SAMPLE_TEXT).read_text("utf-8").split()
+        lines.append(f"{SAMPLE} says: {' '.join(words)}")
+    for runtime in runtimes:
+        text = load_artefact(out / FILES[runtime]).transcribe(sample)
+        lines.append(f"{FILES[runtime]} hears: {text}")
+    return lines
+
+
+def _check_out(out: Path) -> None:
+    """Refuses to replace what was not exported, and folders that cannot be written.
+
+    Raises:
+        UserError: One of both.
+    """
+    out = out.absolute()
+    if out.is_dir():
+        if any(out.iterdir()) and read_manifest(out) is None:
+            raise UserError(
+                f"{out} holds files but no {MANIFEST} of an earlier export; name another folder"
+            )
+    elif out.exists():
+        raise UserError(f"{out} is a file; name a folder to write")
+    parent = next(one for one in out.parents if one.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"cannot write {out}: {parent} is not a folder that can be written")
+
+
+def _select(request: Request) -> _Model:
+    checkpoint = load_checkpoint(request.checkpoint)
+    selection = select(request.profile, request.budget, checkpoint, request.runtimes)
+    trained = selection.trained
+    facts = Facts(
+        subnet=trained.name,
+        tokens=checkpoint.tokens,
+        checkpoint_digest=checkpoint_digest(request.checkpoint),
+        max_frames=max(MAX_FRAMES, round(request.budget.audio_seconds * FRAMES_PER_SECOND)),
+    )
+    return _Model(
+        checkpoint=checkpoint,
+        selection=selection,
+        encoder=compact(checkpoint.supernet, trained.subnet, trained.head),
+        facts=facts,
+        sample=load_sample(request.checkpoint),
+    )
+
+
+def _write(runtime: str, model: _Model, folder: Path) -> Delegation | None:
+    file = folder / FILES[runtime]
+    if runtime == EXECUTORCH:
+        program = executorch.lower(model.encoder, model.facts)
+        file.write_bytes(program.content)
+        return program.delegation
+    file.write_bytes(onnx.to_onnx(model.encoder, model.facts))
+    return None
+
+
+def _compare(model: _Model, recognizers: Mapping[str, Recognizer]) -> dict[str, Parity]:
+    clips = parity_clips(model.sample, model.facts.min_frames, model.facts.max_frames)
+    return {
+        runtime: check_parity(model.encoder, recognizer, clips)
+        for runtime, recognizer in recognizers.items()
+    }
+
+
+def _peak_memory(request: Request, model: _Model, folder: Path) -> dict[str, float]:
+    """Measured peak memory by runtime; nothing where this host is not the device."""
+    if not (request.is_for_this_host and can_measure()):
+        return {}
+    # The smallest artefact there is makes the libraries count as loaded.
+    supernet = model.checkpoint.supernet
+    empty = compact(supernet, Subnet.of(len(supernet.space), ()))
+    peaks = {}
+    for runtime in request.runtimes:
+        warm_up = folder / f"warm-up-{FILES[runtime]}"
+        if runtime == EXECUTORCH:
+            warm_up.write_bytes(executorch.lower(empty, model.facts).content)
+        else:
+            warm_up.write_bytes(onnx.to_onnx(empty, model.facts))
+        peaks[runtime] = peak_memory_mb(
+            LOADERS[runtime], folder / FILES[runtime], warm_up, request.budget.audio_seconds
+        )
+        warm_up.unlink()
+    return peaks
+
+
+def _result(
+    request: Request,
+    model: _Model,
+    folder: Path,
+    parity: Mapping[str, Parity],
+    latency: tuple[Latency, ...],
+    memory_mb: Mapping[str, float],
+    delegation: Delegation | None,
+) -> Export:
+    space = model.checkpoint.supernet.space
+    flops = space.flops(model.selection.trained.subnet, REFERENCE_SECONDS)
+    return Export(
+        request=request,
+        selection=model.selection,
+        facts=model.facts,
+        params=sum(parameter.numel() for parameter in model.encoder.parameters()),
+        flops=flops,
+        flops_share=flops / space.flops(space.full(), REFERENCE_SECONDS),
+        sizes_mb={runtime: size_mb(folder / FILES[runtime]) for runtime in request.runtimes},
+        parity=parity,
+        latency=latency,
+        memory_mb=memory_mb,
+        delegation=delegation,
+    )

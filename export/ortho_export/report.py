@@ -1,0 +1,152 @@
+"""An export in words: the table for a person and the content of the manifest."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ortho_edge.checkpoint import SYMBOLS
+from ortho_edge.components import REFERENCE_SECONDS
+from ortho_edge.devices.profile import Budget
+from ortho_export.facts import FRAMES_PER_SECOND
+from ortho_export.manifest import describe_file, versions
+from ortho_export.results import EXECUTORCH, FILES, Export
+
+LIMITS = {
+    "latency_ms": "latency {:g} ms for {seconds:g} s of audio",
+    "memory_mb": "memory {:g} MB",
+    "size_mb": "file {:g} MB",
+    "params": "{:,.0f} parameters",
+}
+
+
+def table(export: Export) -> str:
+    """The result as one table of two columns."""
+    rows = list(_rows(export))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _rows(export: Export) -> Iterator[tuple[str, str]]:
+    profile, selection = export.request.profile, export.selection
+    chosen, trained = selection.chosen, selection.trained
+    yield "device", f"{profile.name}: {profile.description}"
+    place = selection.candidates[::-1].index(chosen) + 1
+    yield (
+        "subnet",
+        f"{trained.name}, number {place} by size of {len(selection.candidates)}; keeps "
+        f"{len(trained.subnet.kept)} of {trained.subnet.num_components} components",
+    )
+    yield "budget", f"at most {_budget(selection.budget)}"
+    yield "parameters", f"{export.params:,}"
+    yield (
+        f"FLOPs at {REFERENCE_SECONDS:g} s",
+        f"{export.flops / 1e6:,.0f} M, {100 * export.flops_share:.0f} % of the full network",
+    )
+    yield from _latency_rows(export)
+    yield from _memory_rows(export)
+    for runtime, megabytes in export.sizes_mb.items():
+        yield f"file size, {FILES[runtime]}", f"{megabytes:.2f} MB"
+    error_rate = chosen.error_rate
+    yield "dev WER", "not recorded" if error_rate is None else f"{error_rate:.2f} %"
+    for runtime, one in export.parity.items():
+        yield (
+            f"parity error, {FILES[runtime]}",
+            f"{one.max_abs_error:.1e} of {one.limit:g} allowed; "
+            f"same transcripts on {len(one.frames)} clips",
+        )
+
+
+def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
+    seconds = export.selection.budget.audio_seconds
+    for one in export.selection.chosen.latency:
+        error = "" if one.error_percent is None else f", error {one.error_percent:g} %"
+        yield (
+            f"predicted latency, {one.runtime}",
+            f"{one.milliseconds:.2f} ms for {seconds:g} s on {export.request.profile.name}, "
+            f"from {one.provenance} figures{error}",
+        )
+    where = "the device" if export.request.is_for_this_host else "not on the device"
+    for one in export.latency:
+        yield (
+            f"measured latency, {one.runtime}",
+            f"{one.milliseconds:.2f} ms for {one.seconds:g} s on this host ({where}): "
+            f"{one.where}, one thread",
+        )
+
+
+def _memory_rows(export: Export) -> Iterator[tuple[str, str]]:
+    yield "predicted memory", f"{export.selection.chosen.memory_mb:.1f} MB"
+    for runtime, megabytes in export.memory_mb.items():
+        yield f"measured memory, {runtime}", f"{megabytes:.1f} MB on this host"
+
+
+def _budget(budget: Budget) -> str:
+    words = [
+        text.format(limit, seconds=budget.audio_seconds)
+        for name, text in LIMITS.items()
+        if (limit := getattr(budget, name)) is not None and limit < float("inf")
+    ]
+    return ", ".join(words) if words else "anything"
+
+
+def describe(export: Export, folder: Path) -> dict[str, Any]:
+    """The content of the manifest; the files must stand in `folder`."""
+    request, selection, facts = export.request, export.selection, export.facts
+    trained = selection.trained
+    budget = selection.budget
+    return {
+        "device": request.profile.name,
+        "command": request.command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "checkpoint_digest": facts.checkpoint_digest,
+        "subnet": {
+            "name": trained.name,
+            "target": trained.target,
+            "num_components": trained.subnet.num_components,
+            "kept": list(trained.subnet.kept),
+            "metrics": dict(trained.metrics),
+        },
+        "budget": {name: getattr(budget, name) for name in (*LIMITS, "audio_seconds")},
+        "parameters": export.params,
+        "flops": {
+            "seconds": REFERENCE_SECONDS,
+            "flops": export.flops,
+            "share_of_full": export.flops_share,
+        },
+        "latency": {
+            "predicted": [asdict(one) for one in selection.chosen.latency],
+            "measured": [
+                {**asdict(one), "threads": 1, "on_the_device": request.is_for_this_host}
+                for one in export.latency
+            ],
+        },
+        "memory_mb": {
+            "predicted": selection.chosen.memory_mb,
+            "measured": dict(export.memory_mb),
+        },
+        "bounds": {
+            "min_frames": facts.min_frames,
+            "max_frames": facts.max_frames,
+            "frames_per_second": FRAMES_PER_SECOND,
+            "subsampling_factor": facts.subsampling_factor,
+        },
+        "features": dict(facts.features),
+        "files": _files(export, folder),
+    }
+
+
+def _files(export: Export, folder: Path) -> dict[str, Any]:
+    files = {SYMBOLS: describe_file(folder / SYMBOLS)}
+    for runtime in export.request.runtimes:
+        files[FILES[runtime]] = {
+            **describe_file(folder / FILES[runtime]),
+            "runtime": runtime,
+            "precision": "fp32",
+            "parity": asdict(export.parity[runtime]),
+        }
+    if export.delegation is not None:
+        files[FILES[EXECUTORCH]]["delegation"] = asdict(export.delegation)
+    return files

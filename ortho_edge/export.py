@@ -1,0 +1,88 @@
+"""Command: exports the subnet that fits a device.
+
+python -m ortho_edge.export --device pixel8 [--checkpoint DIR] [--out DIR] [--format all]
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ortho_edge.cli import run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Export the most accurate subnet that fits a device, as ExecuTorch program and ONNX model.
+
+    Every artefact is compared with the encoder it was made from and measured against the budget;
+    the folder appears only when all is well. Ends by transcribing a clip.
+    """
+
+    device: str
+    """Name of a device, such as pixel8 or host, or a profile's .toml file."""
+    checkpoint: Path | None = None
+    """Checkpoint folder; by default the one that ships."""
+    out: Path | None = None
+    """Folder to write, exports/<device> by default; an earlier export there is replaced."""
+    format: Literal["all", "executorch", "onnx"] = "all"
+    """What to write."""
+    latency_ms: float | None = None
+    """Budget: latency of an utterance. This and the other limits default to those of the device."""
+    memory_mb: float | None = None
+    """Budget: peak memory."""
+    size_mb: float | None = None
+    """Budget: size of each file."""
+    params: float | None = None
+    """Budget: parameters."""
+
+
+def main(arguments: Arguments) -> None:
+    """Writes the folder, prints the table and transcribes the sample clip.
+
+    Raises:
+        UserError: The device is unknown, the checkpoint unusable or the budget impossible.
+    """
+    from ortho_edge.devices.catalogue import load_profile
+    from ortho_edge.selector import budget_for
+
+    profile = load_profile(arguments.device)
+
+    import torch
+
+    from ortho_edge.checkpoint import shipped_checkpoint
+    from ortho_export.pipeline import export, transcribe_sample
+    from ortho_export.report import table
+    from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Request
+
+    # More threads than free cores only slow the export down.
+    torch.set_num_threads(1)
+    runtimes = {
+        "all": (EXECUTORCH, ONNXRUNTIME), "executorch": (EXECUTORCH,), "onnx": (ONNXRUNTIME,),
+    }[arguments.format]  # fmt: skip
+    request = Request(
+        profile=profile,
+        budget=budget_for(
+            profile,
+            latency_ms=arguments.latency_ms,
+            memory_mb=arguments.memory_mb,
+            size_mb=arguments.size_mb,
+            params=arguments.params,
+        ),
+        checkpoint=arguments.checkpoint or shipped_checkpoint(),
+        out=arguments.out or Path("exports") / profile.name,
+        runtimes=runtimes,
+        command=shlex.join(["python", "-m", "ortho_edge.export", *sys.argv[1:]]),
+    )
+    result = export(request)
+    print(f"\n{table(result)}\n")
+    for line in result.selection.explanation():
+        print(line)
+    print(f"\nwritten: {request.out}")
+    for line in transcribe_sample(request.checkpoint, request.out, runtimes):
+        print(line)
+
+
+if __name__ == "__main__":
+    run(main, Arguments, prog="python -m ortho_edge.export")

@@ -1,0 +1,65 @@
+"""Command: audio files in, text out.
+
+python -m ortho_edge.transcribe MODEL AUDIO... [--subnet NAME] [--threads 1]
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ortho_edge.cli import run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Transcribe audio files of any format and rate with an exported model or a checkpoint.
+
+    Prints one line per file, then the real-time factor: computing time per duration of audio.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A .pte file, a .onnx file or a checkpoint folder."""
+    audio: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Audio files (wav, flac, ogg, ...)."""
+    subnet: str | None = None
+    """Which subnet of a checkpoint; the largest by default."""
+    threads: int = 1
+    """CPU threads."""
+
+
+def main(arguments: Arguments) -> None:
+    """Prints `path: text` for every file and the real-time factor.
+
+    Raises:
+        UserError: The model or an audio file cannot be used; nothing is printed then.
+    """
+    from time import perf_counter
+
+    from ortho_edge.cli import UserError
+    from ortho_edge.data.audio import SAMPLE_RATE, load_audio
+    from ortho_export.artefact import load_artefact
+
+    if not arguments.audio:
+        raise UserError("name at least one audio file")
+    recognizer = load_artefact(arguments.model, threads=arguments.threads, subnet=arguments.subnet)
+    # Every file is read before the first is transcribed, so that a bad one ends the command early.
+    for path in arguments.audio:
+        recognizer.check_samples(len(load_audio(path)), str(path))
+    busy = duration = 0.0
+    for path in arguments.audio:
+        samples = load_audio(path)
+        start = perf_counter()
+        text = recognizer.transcribe(samples)
+        busy += perf_counter() - start
+        duration += len(samples) / SAMPLE_RATE
+        print(f"{path}: {text}", flush=True)
+    print(
+        f"RTF {busy / duration:.4f}: {busy:.2f} s for {duration:.2f} s of audio, "
+        f"{recognizer.name}, threads: {arguments.threads}"
+    )
+
+
+if __name__ == "__main__":
+    run(main, Arguments, prog="python -m ortho_edge.transcribe")

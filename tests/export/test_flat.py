@@ -1,0 +1,58 @@
+"""The flat encoder computes what the dense encoder computes."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ortho_edge.compaction import compact
+from ortho_edge.conformer.architecture import FrontEndKind
+from ortho_edge.subnet import Subnet
+from ortho_export.flat import FlatEncoder
+from tests.export.tiny import tiny_checkpoint
+from tests.tolerances import tolerance
+
+SUPERNETS = {kind: tiny_checkpoint(kind).supernet for kind in ("strided", "vgg")}
+
+
+def assert_flat_equals_dense(kind: str, kept: list[int], frames: int, seed: int, dtype) -> None:
+    supernet = SUPERNETS[kind].to(dtype)
+    subnet = Subnet.of(len(supernet.space), [index % len(supernet.space) for index in kept])
+    dense = compact(supernet, subnet, seed % 2)
+    features = 4 * torch.randn(1, frames, 80, generator=torch.Generator().manual_seed(seed)) - 8
+    with torch.no_grad():
+        expected, lengths = dense(features.to(dtype), torch.tensor([frames]))
+        found = FlatEncoder(dense)(features.to(dtype))
+    assert found.shape[1] == int(lengths)
+    torch.testing.assert_close(found, expected, **tolerance(f"{str(dtype)[6:]}_reordered"))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    kind=st.sampled_from(["strided", "vgg"]),
+    kept=st.lists(st.integers(0, 11)),
+    frames=st.integers(9, 70),
+    seed=st.integers(0, 99),
+)
+def test_any_subnet_and_length_in_double_precision(
+    kind: FrontEndKind, kept: list[int], frames: int, seed: int
+) -> None:
+    assert_flat_equals_dense(kind, kept, frames, seed, torch.float64)
+
+
+@pytest.mark.parametrize("kind", ["strided", "vgg"])
+@pytest.mark.parametrize("frames", [9, 10, 11, 12, 333])
+def test_the_whole_network_in_single_precision(kind: FrontEndKind, frames: int) -> None:
+    assert_flat_equals_dense(kind, list(range(12)), frames, 0, torch.float32)
+
+
+def test_the_dense_encoder_is_left_alone() -> None:
+    supernet = SUPERNETS["strided"].to(torch.float32)
+    dense = compact(supernet, supernet.space.full())
+    before = {name: value.clone() for name, value in dense.state_dict().items()}
+    flat = FlatEncoder(dense)
+    with torch.no_grad():
+        for parameter in flat.parameters():
+            parameter.zero_()
+    for name, value in dense.state_dict().items():
+        assert value.equal(before[name]), name

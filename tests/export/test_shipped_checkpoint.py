@@ -1,0 +1,135 @@
+"""Every size of the checkpoint that ships: parity, the same words everywhere, costs that fall."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lhotse import CutSet
+
+from ortho_edge.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
+from ortho_edge.compaction import DenseEncoder, compact
+from ortho_edge.data import corpora
+from ortho_edge.data.audio import load_audio, resample
+from ortho_edge.training.corpora import HELD_OUT_SPEAKER, TEST_TAKES
+from ortho_export import executorch, onnx
+from ortho_export.artefact import load_artefact
+from ortho_export.facts import MIN_FRAMES, Facts, checkpoint_digest
+from ortho_export.parity import check_parity, parity_clips
+
+pytestmark = [pytest.mark.export, pytest.mark.slow]
+
+NAMES = [one.name for one in load_checkpoint(shipped_checkpoint()).subnets]
+MAX_FRAMES = 1500
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size and its artefacts."""
+
+    flops: float
+    encoder: DenseEncoder
+    program: Path
+    model: Path
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return load_checkpoint(shipped_checkpoint())
+
+
+@pytest.fixture(scope="module")
+def sample() -> np.ndarray:
+    return load_audio(shipped_checkpoint() / "sample.flac")
+
+
+@pytest.fixture(scope="module")
+def sizes(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Size]:
+    digest = checkpoint_digest(shipped_checkpoint())
+    made = {}
+    for one in checkpoint.subnets:
+        folder = tmp_path_factory.mktemp(one.name)
+        facts = Facts(
+            subnet=one.name, tokens=checkpoint.tokens, checkpoint_digest=digest,
+            max_frames=MAX_FRAMES,
+        )  # fmt: skip
+        encoder = compact(checkpoint.supernet, one.subnet, one.head)
+        (folder / "model.pte").write_bytes(executorch.lower(encoder, facts).content)
+        (folder / "model.onnx").write_bytes(onnx.to_onnx(encoder, facts))
+        (folder / "tokens.txt").write_text(checkpoint.tokens.lines(), "utf-8")
+        flops = checkpoint.supernet.space.cost(one.subnet, "flops")
+        made[one.name] = Size(flops, encoder, folder / "model.pte", folder / "model.onnx")
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_runtimes_agree_with_the_eager_encoder(
+    sizes: dict[str, Size], name: str, sample: np.ndarray
+) -> None:
+    clips = parity_clips(sample, MIN_FRAMES, MAX_FRAMES)
+    for path in (sizes[name].program, sizes[name].model):
+        parity = check_parity(sizes[name].encoder, load_artefact(path), clips)
+        assert parity.max_abs_error <= parity.limit
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sample_is_heard_by_all_clients(
+    sizes: dict[str, Size], name: str, sample: np.ndarray
+) -> None:
+    words = (shipped_checkpoint() / "sample.txt").read_text("utf-8").strip()
+    heard = {
+        "executorch": load_artefact(sizes[name].program).transcribe(sample),
+        "onnxruntime": load_artefact(sizes[name].model).transcribe(sample),
+        "sherpa-onnx": _sherpa(sizes[name].model, [sample])[0],
+    }
+    assert len(set(heard.values())) == 1, heard
+    if name == NAMES[0]:
+        assert heard["executorch"] == words
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", NAMES)
+def test_real_speech_of_an_unseen_voice_gives_the_same_words_everywhere(
+    sizes: dict[str, Size], name: str, data_root: Path
+) -> None:
+    takes = corpora.fsdd(data_root, speakers=[HELD_OUT_SPEAKER], takes=TEST_TAKES)
+    clips = [_two_digits(pair) for pair in _pairs(takes)]
+    program, model = load_artefact(sizes[name].program), load_artefact(sizes[name].model)
+    check_parity(sizes[name].encoder, program, {str(i): clip for i, clip in enumerate(clips)})
+    heard = [program.transcribe(clip) for clip in clips]
+    assert heard == [model.transcribe(clip) for clip in clips]
+    assert heard == _sherpa(sizes[name].model, clips)
+
+
+def test_file_size_falls_with_the_flops(sizes: dict[str, Size]) -> None:
+    for larger, smaller in pairwise(sizes.values()):
+        assert smaller.flops < larger.flops
+        assert smaller.program.stat().st_size < larger.program.stat().st_size
+        assert smaller.model.stat().st_size < larger.model.stat().st_size
+
+
+def _sherpa(model: Path, clips: list[np.ndarray]) -> list[str]:
+    import sherpa_onnx
+
+    recognizer = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
+        model=str(model), tokens=str(model.parent / "tokens.txt"), num_threads=1
+    )
+    texts = []
+    for clip in clips:
+        stream = recognizer.create_stream()
+        stream.accept_waveform(16000, clip)
+        recognizer.decode_stream(stream)
+        texts.append(" ".join(stream.result.text.split()))
+    return texts
+
+
+def _pairs(takes: CutSet) -> list[list]:
+    cuts = list(takes)
+    return [cuts[index : index + 2] for index in range(0, len(cuts), 2)]
+
+
+def _two_digits(cuts: list) -> np.ndarray:
+    gap = np.zeros(2400, np.float32)
+    parts = [resample(cut.load_audio()[0], cut.sampling_rate, 16000) for cut in cuts]
+    return np.concatenate([gap, *(part for audio in parts for part in (audio, gap))])

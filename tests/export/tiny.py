@@ -1,0 +1,88 @@
+"""A tiny untrained checkpoint, audio for it, and what an export of it left behind."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint
+from ortho_edge.compaction import DenseEncoder, compact
+from ortho_edge.conformer.architecture import Architecture, FrontEndKind
+from ortho_edge.data.audio import SAMPLE_RATE
+from ortho_edge.subnet import Subnet
+from ortho_edge.supernet import Supernet
+from ortho_edge.tokens import character_tokens
+
+WORDS = ("ONE", "TWO", "THREE", "FOUR", "FIVE")
+LARGE, SMALL = "s100", "s050"
+
+
+def bursts(seconds: float, seed: int = 0) -> np.ndarray:
+    """Coloured noise in bursts: frames differ as those of speech do."""
+    generator = np.random.default_rng(seed)
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    tones = sum(
+        np.sin(2 * np.pi * generator.uniform(100, 5000) * time + generator.uniform(0, 6))
+        * np.clip(np.sin(2 * np.pi * generator.uniform(0.3, 3) * time), 0, None)
+        for _ in range(12)
+    )
+    noise = generator.standard_normal(len(time))
+    return (0.03 * tones + 0.003 * noise).astype(np.float32)
+
+
+def tiny_checkpoint(front_end: FrontEndKind = "strided") -> Checkpoint:
+    """One block of width 32 whose outputs are spread widely, so that transcripts are not empty."""
+    torch.manual_seed(7)
+    tokens = character_tokens(WORDS, "ABC'")
+    architecture = Architecture(
+        vocab_size=len(tokens), dim=32, num_blocks=1, num_heads=3, head_dim=8, ffn_dim=64,
+        kernel_size=5, front_end=front_end,
+        front_end_channels=(4, 6) if front_end == "strided" else (3, 4, 4, 3),
+        feature_normalization="utterance" if front_end == "strided" else "none",
+    )  # fmt: skip
+    supernet = Supernet(architecture, 2).eval()
+    with torch.no_grad():
+        for head in supernet.ctc_heads:
+            assert isinstance(head, torch.nn.Linear)
+            head.weight *= 20
+            head.bias.zero_()
+    space = supernet.space
+    half = Subnet.of(len(space), range(0, len(space), 2))
+    return Checkpoint(
+        supernet=supernet,
+        tokens=tokens,
+        subnets=(
+            TrainedSubnet(
+                name=LARGE, subnet=space.full(), head=0, target=1.0, metrics={"dev_wer": 5.0}
+            ),
+            TrainedSubnet(name=SMALL, subnet=half, head=1, target=0.5, metrics={"dev_wer": 9.0}),
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The tiny checkpoint's larger subnet as the export command left it."""
+
+    checkpoint: Path
+    folder: Path
+    printed: str
+
+    @property
+    def encoder(self) -> DenseEncoder:
+        """The eager encoder of the subnet that was exported."""
+        return self.encoder_of(LARGE)
+
+    def encoder_of(self, name: str) -> DenseEncoder:
+        loaded = load_checkpoint(self.checkpoint)
+        trained = loaded.subnet(name)
+        return compact(loaded.supernet, trained.subnet, trained.head)
+
+    @property
+    def program(self) -> Path:
+        return self.folder / "model.pte"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.onnx"
