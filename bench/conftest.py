@@ -1,7 +1,20 @@
 """What all benches share: one thread, and a timer that waits for the accelerator."""
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from bench.latency_table import latency_table, plot_latency, records
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the latency bench."""
+    group = parser.getgroup("latency bench")
+    group.addoption(
+        "--latency-checkpoint", help="folder of the checkpoint to time (default: the shipped one)"
+    )
+    group.addoption("--latency-plot", help="file for a plot of latency against FLOPs")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -10,3 +23,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # With more threads than free cores the median of a small operation measures the scheduler.
     torch.set_num_threads(1)
     config.option.benchmark_timer = "torch.utils.benchmark.utils.timer.timer"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """The latency table, after everything that pytest-benchmark prints."""
+    session = getattr(config, "_benchmarksession", None)
+    found = records(session.benchmarks if session is not None else [])
+    if not found:
+        return
+    terminalreporter.section("latency and FLOPs, in ms and as shares of the largest subnet")
+    for line in latency_table(found):
+        terminalreporter.write_line(line)
+    if plot := config.getoption("latency_plot"):
+        plot_latency(found, Path(plot))
+        terminalreporter.write_line(f"plot: {plot}")

@@ -1,0 +1,119 @@
+"""Latency of every trained subnet through both runtimes, one pinned thread.
+
+The time is the CPU time of the thread that runs the model, which on an idle core is its latency
+and on a busy one leaves out what the scheduler ran in between. Artefacts are built once per
+session.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.latency_table import BENCH
+from ortho_edge.checkpoint import DESCRIPTION, Checkpoint, load_checkpoint, shipped_checkpoint
+from ortho_edge.components import FRAMES_PER_SECOND
+from ortho_edge.devices.profiler import Runtime
+from ortho_edge.devices.timing import pinned
+
+RUNTIMES = ("executorch", "onnxruntime")
+SECONDS = (1.0, 4.0, 10.0)
+
+Build = Callable[[str, str], Path]
+
+
+def checkpoint_folder(config: pytest.Config) -> Path:
+    named = config.getoption("latency_checkpoint")
+    return Path(named) if named else shipped_checkpoint()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One benchmark per trained subnet; one that skips where there is no checkpoint."""
+    if "subnet_name" not in metafunc.fixturenames:
+        return
+    description = checkpoint_folder(metafunc.config) / DESCRIPTION
+    if description.is_file():
+        subnets = json.loads(description.read_text("utf-8"))["subnets"]
+        metafunc.parametrize("subnet_name", [one["name"] for one in subnets])
+        return
+    skip = pytest.mark.skip(reason=f"no checkpoint at {description.parent}")
+    metafunc.parametrize("subnet_name", [pytest.param("none", marks=skip)])
+
+
+@pytest.fixture(scope="session")
+def checkpoint(pytestconfig: pytest.Config) -> Checkpoint:
+    return load_checkpoint(checkpoint_folder(pytestconfig))
+
+
+@pytest.fixture(scope="session")
+def runtimes() -> dict[str, Runtime]:
+    from ortho_export.host import host_runtimes
+
+    return {runtime.name: runtime for runtime in host_runtimes()}
+
+
+@pytest.fixture(scope="session")
+def build(
+    checkpoint: Checkpoint, runtimes: dict[str, Runtime], tmp_path_factory: pytest.TempPathFactory
+) -> Build:
+    """Writes the artefact of a runtime and subnet when it is first asked for."""
+    folder = tmp_path_factory.mktemp("artefacts")
+    files: dict[tuple[str, str], Path] = {}
+
+    def get(runtime: str, subnet: str) -> Path:
+        if (runtime, subnet) not in files:
+            trained = checkpoint.subnet(subnet)
+            files[runtime, subnet] = runtimes[runtime].export(checkpoint, trained, folder)
+        return files[runtime, subnet]
+
+    return get
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    with pinned():
+        yield
+
+
+@pytest.mark.parametrize("seconds", SECONDS, ids=lambda seconds: f"{seconds:g}s")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.benchmark(
+    group=BENCH, timer=time.thread_time, warmup=True, min_rounds=10, max_time=1.0, disable_gc=True
+)
+@pytest.mark.usefixtures("one_core")
+def test_latency(
+    benchmark: BenchmarkFixture,
+    checkpoint: Checkpoint,
+    runtimes: dict[str, Runtime],
+    build: Build,
+    subnet_name: str,
+    runtime: str,
+    seconds: float,
+) -> None:
+    space, trained = checkpoint.supernet.space, checkpoint.subnet(subnet_name)
+    file = build(runtime, subnet_name)
+    run = runtimes[runtime].load(file)
+    shape = (1, round(seconds * FRAMES_PER_SECOND), checkpoint.supernet.architecture.feature_dim)
+    features = np.random.default_rng(0).standard_normal(shape, np.float32)
+    benchmark(run, features)
+    flops = space.flops(trained.subnet, seconds)
+    benchmark.extra_info.update(
+        bench=BENCH,
+        subnet=subnet_name,
+        runtime=runtime,
+        runtime_version=runtimes[runtime].version,
+        seconds=seconds,
+        params=round(space.cost(trained.subnet, "params")),
+        flops=flops,
+        flops_share=flops / space.flops(space.full(), seconds),
+        size_mb=file.stat().st_size / 1e6,
+        dev_wer=trained.metrics.get("dev_wer"),
+    )
+    timed: Any = benchmark.stats
+    if timed is not None:  # with --benchmark-disable nothing was timed
+        benchmark.extra_info["rtf"] = timed.stats.min / seconds

@@ -1,0 +1,61 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench.latency_table import Record, latency_table, plot_latency, records
+
+
+def record(subnet: str, runtime: str, seconds: float, milliseconds: float, share: float) -> Record:
+    return Record(
+        subnet=subnet,
+        runtime=runtime,
+        seconds=seconds,
+        milliseconds=milliseconds,
+        params=round(1e6 * share),
+        flops=1e8 * share * seconds,
+        flops_share=share,
+    )
+
+
+FOUND = [
+    record("small", "ort", 4.0, 3.0, 0.25),
+    record("full", "ort", 4.0, 6.0, 1.0),
+    record("full", "et", 4.0, 5.0, 1.0),
+    record("full", "ort", 1.0, 2.0, 1.0),
+    record("small", "ort", 1.0, 1.5, 0.25),
+]
+
+
+def test_the_table_shows_shares_of_the_largest_for_every_length() -> None:
+    lines = [line.split() for line in latency_table(FOUND)]
+    assert lines == [
+        ["audio", "size", "parameters", "FLOPs", "ort", "(ms)", "et", "(ms)"],
+        ["1", "s", "full", "1,000,000", "100.0", "%", "2.00", "100.0", "%", "-"],
+        ["1", "s", "small", "250,000", "25.0", "%", "1.50", "75.0", "%", "-"],
+        ["4", "s", "full", "1,000,000", "100.0", "%", "6.00", "100.0", "%", "5.00", "100.0", "%"],
+        ["4", "s", "small", "250,000", "25.0", "%", "3.00", "50.0", "%", "-"],
+    ]
+    assert len({len(line) for line in latency_table(FOUND)}) == 1
+
+
+def benchmark(extra: dict[str, object], *, has_error: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(
+        extra_info=extra, has_error=has_error, stats=SimpleNamespace(min=0.004, median=9.0)
+    )
+
+
+def test_only_latency_benchmarks_that_ran_are_shown() -> None:
+    extra = {
+        "bench": "latency", "subnet": "s", "runtime": "et", "seconds": 4.0, "params": 7,
+        "flops": 9.0, "flops_share": 1.0, "size_mb": 3.0,
+    }  # fmt: skip
+    found = records([benchmark({}), benchmark(extra), benchmark(extra, has_error=True)])
+    assert [one.milliseconds for one in found] == [pytest.approx(4.0)]
+    assert (found[0].subnet, found[0].params) == ("s", 7)
+
+
+def test_the_plot_is_an_image(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "latency.png"
+    plot_latency(FOUND, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
