@@ -284,6 +284,18 @@ def test_decoding_follows_decided_rows(criterion: Criterion, granularity: Granul
     assert len(subnet.kept) > 2
 
 
+def test_targets_may_come_in_any_order() -> None:
+    problem = PROBLEMS["flops", "component"]
+    scores = random_scores(len(problem.groups), 0)
+    targets = [0.7, 1.0, 0.5, 0.7]
+    decoded = decode(problem, scores, 0.1, targets)
+    ascending = dict(
+        zip([0.5, 0.7, 1.0], decode(problem, scores, 0.1, [0.5, 0.7, 1.0]), strict=True)
+    )
+    assert decoded == [ascending[target] for target in targets]
+    assert len(set(decoded)) == 3
+
+
 @problems
 def test_the_whole_budget_decodes_to_the_full_network(
     criterion: Criterion, granularity: Granularity
