@@ -12,6 +12,8 @@ from ortho_edge.cli import UserError, run
 
 TIMING_SECONDS = 120.0
 """At most; with little noise the timing ends sooner."""
+MAX_WORKERS = 4
+"""Each exporting process takes about 1 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,11 @@ def main(arguments: Arguments) -> None:
     checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
     with tempfile.TemporaryDirectory() as folder:
         profile = measure_host(
-            checkpoint, host_runtimes(), Path(folder), timing_seconds=TIMING_SECONDS
+            checkpoint,
+            host_runtimes(),
+            Path(folder),
+            timing_seconds=TIMING_SECONDS,
+            workers=min(MAX_WORKERS, os.cpu_count() or 1),
         )
     write_atomically(out, profile_text(profile))
     for runtime, precisions in profile.runtimes.items():

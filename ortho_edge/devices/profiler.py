@@ -2,13 +2,17 @@
 
 import logging
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.optimize import nnls
 from tqdm import tqdm
 
@@ -40,6 +44,8 @@ MEMORY_POINTS = (
 )  # fmt: skip
 """Probes and seconds at which memory is measured, each in a process of its own."""
 WARM_UP_PROBE = "one-block"
+BLURRED_MB = 5.0
+"""Peaks below this are fitted as if they were so large."""
 
 Key = tuple[str, str, float]
 """Runtime, probe, seconds."""
@@ -77,6 +83,7 @@ def measure_host(
     *,
     timing_seconds: float,
     seed: int = 0,
+    workers: int = 1,
     clock: Callable[[], float] = time.thread_time,
     peak_memory: PeakMemory | None = None,
 ) -> DeviceProfile:
@@ -88,11 +95,12 @@ def measure_host(
         folder: Where artefacts of the probes go.
         timing_seconds: Wall-clock limit of the timing; it ends sooner when the noise is small.
         seed: Of the random probes.
+        workers: Processes that export; above 1, `Runtime.export` must be importable by name.
         clock: Seconds of CPU time of this thread.
         peak_memory: How memory is measured; `peak_memory_mb` where the system can.
     """
     made = tuple(probes(checkpoint, seed))
-    files = _export(made, runtimes, folder)
+    files = _export(made, runtimes, folder, workers)
     calls = {
         (runtime.name, probe.trained.name, seconds): call
         for runtime in runtimes
@@ -120,17 +128,35 @@ def measure_host(
 
 
 def _export(
-    made: Sequence[Probe], runtimes: Sequence[Runtime], folder: Path
+    made: Sequence[Probe], runtimes: Sequence[Runtime], folder: Path, workers: int
 ) -> dict[tuple[str, str], Path]:
-    files = {}
-    jobs = [(runtime, probe) for runtime in runtimes for probe in made]
-    for runtime, probe in tqdm(jobs, desc="exporting", unit="network"):
-        place = folder / runtime.name / probe.trained.name
-        place.mkdir(parents=True)
-        files[runtime.name, probe.trained.name] = runtime.export(
-            probe.checkpoint, probe.trained, place
-        )
-    return files
+    """Artefacts of all probes by runtime and probe; more than one worker means processes."""
+    # The largest networks stand last and take longest: begin with them.
+    jobs = [(runtime, probe) for probe in reversed(made) for runtime in runtimes]
+    places = {}
+    for runtime, probe in jobs:
+        places[runtime.name, probe.trained.name] = folder / runtime.name / probe.trained.name
+        places[runtime.name, probe.trained.name].mkdir(parents=True)
+    show = partial(tqdm, total=len(jobs), desc="exporting", unit="network")
+    if workers == 1:
+        return {
+            (runtime.name, probe.trained.name): runtime.export(
+                probe.checkpoint, probe.trained, places[runtime.name, probe.trained.name]
+            )
+            for runtime, probe in show(jobs)
+        }
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+        futures = {
+            pool.submit(
+                runtime.export,
+                probe.checkpoint,
+                probe.trained,
+                places[runtime.name, probe.trained.name],
+            ): (runtime.name, probe.trained.name)
+            for runtime, probe in jobs
+        }
+        return {futures[done]: done.result() for done in show(as_completed(futures))}
 
 
 def _calls(run: Callable[[np.ndarray], object]) -> dict[float, Callable[[], object]]:
@@ -199,19 +225,22 @@ def _observations(
 
 
 def _size(measured: Measurements, runtime: Runtime) -> SizeCost:
-    """File size against parameters and modules, over all probes."""
-    rows, sizes = [], []
+    """What the graph adds to the weights, per module and in any case."""
+    rows, graphs, sizes = [], [], []
     for probe in measured.probes:
         works = workload(probe.checkpoint.supernet.space, probe.trained.subnet, 1.0)
-        rows.append([sum(work.params for work in works), 1e3, 1e3 * len(works)])
-        sizes.append(measured.files[runtime.name, probe.trained.name].stat().st_size)
-    coefficients, worst = _fit_relative(rows, sizes)
+        size = measured.files[runtime.name, probe.trained.name].stat().st_size
+        rows.append([1e3, 1e3 * len(works)])
+        graphs.append(size - BYTES * sum(work.params for work in works))
+        sizes.append(size)
+    # Errors count relative to the whole file.
+    coefficients, worst = _fit_relative(rows, graphs, sizes)
     return SizeCost(
         provenance="measured",
         source=f"files of {runtime.name} {runtime.version}, fitted to {worst:.1f} % at worst",
-        bytes_per_parameter=coefficients[0],
-        fixed_kb=coefficients[1],
-        kb_per_module=coefficients[2],
+        bytes_per_parameter=BYTES,
+        fixed_kb=coefficients[0],
+        kb_per_module=coefficients[1],
     )
 
 
@@ -232,7 +261,8 @@ def _memory(measured: Measurements, runtime: Runtime, peak_memory: PeakMemory | 
         rows.append([1.0, params * BYTES / 1e6, live * BYTES / 1e6])
         file = measured.files[runtime.name, probe.trained.name]
         peaks.append(peak_memory(runtime.load, file, warm_up, seconds))
-    coefficients, worst = _fit_relative(rows, peaks)
+    # The allocator's leftovers blur the small ones.
+    coefficients, worst = _fit_relative(rows, peaks, [max(one, BLURRED_MB) for one in peaks])
     return MemoryCost(
         provenance="measured",
         source=(
@@ -246,15 +276,16 @@ def _memory(measured: Measurements, runtime: Runtime, peak_memory: PeakMemory | 
 
 
 def _fit_relative(
-    rows: Sequence[Sequence[float]], values: Sequence[float]
+    rows: Sequence[Sequence[float]], values: Sequence[float], weights: Sequence[float]
 ) -> tuple[list[float], float]:
-    """Non-negative coefficients of least relative error, and the worst error in per cent."""
-    system = np.array(rows) / np.array(values)[:, None]
+    """Non-negative coefficients of least error over `weights`, and the worst error in per cent."""
+    system = np.array(rows) / np.array(weights)[:, None]
+    targets = np.array(values) / np.array(weights)
     # Columns of one size keep the solver accurate.
     norms = np.linalg.norm(system, axis=0)
-    solution, _ = nnls(system / norms, np.ones(len(values)))
+    solution, _ = nnls(system / norms, targets)
     coefficients = solution / norms
-    return coefficients.tolist(), 100 * float(np.abs(system @ coefficients - 1).max())
+    return coefficients.tolist(), 100 * float(np.abs(system @ coefficients - targets).max())
 
 
 def _where(runtime: Runtime, hardware: Hardware) -> str:

@@ -2,6 +2,7 @@ import copy
 import json
 import logging
 import math
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from ortho_edge.devices.catalogue import (
     shipped_folder,
     user_folder,
 )
-from ortho_edge.devices.profile import DeviceProfile
+from ortho_edge.devices.profile import KINDS, DeviceProfile
 from ortho_edge.devices.tables import read_table, write_table
 
 SHIPPED = sorted(path.stem for path in shipped_folder().glob("*.toml"))
@@ -198,6 +199,20 @@ def read_table_or_file(content: dict[str, Any], tmp_path: Path) -> DeviceProfile
     path = tmp_path / "board.toml"
     path.write_text(write_table(cut), "utf-8")
     return read_profile(path)
+
+
+def test_the_documented_example_is_a_profile_once_every_module_has_its_table(
+    repository: Path,
+) -> None:
+    page = (repository / "docs" / "devices.md").read_text("utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    tables = tomllib.loads(example)
+    modules = tables["runtimes"]["executorch"]["fp32"]["modules"]
+    for kind in KINDS:
+        modules.setdefault(kind, {})
+    profile = read_table(DeviceProfile, tables, "example")
+    assert profile.name == "my-board"
+    assert profile.budget.latency_ms == 200
 
 
 scalars = st.one_of(
