@@ -68,6 +68,7 @@ def error_rates_against_flops(
         axes.annotate(name, (share, centre), xytext=(5, 6), textcoords="offset points")
     axes.set(xlabel="FLOPs, % of the full network", ylabel="WER, % (95 % interval)", title=title)
     axes.set_ylim(bottom=0)
+    axes.set_xlim(0, 112)
     axes.grid(alpha=0.3)
     return figure
 

@@ -165,7 +165,8 @@ def evaluation_batches(
     if not cuts.is_lazy:
         cuts = cuts.sort_by_duration(ascending=True)
     # Every process evaluates everything: splitting is up to the caller.
-    sampler = DynamicCutSampler(cuts, max_duration=max_duration, world_size=1, rank=0)
+    with _eager_by_choice():
+        sampler = DynamicCutSampler(cuts, max_duration=max_duration, world_size=1, rank=0)
     kept = _chosen(cache)
     prepare = partial(_evaluation_example, tokens=tokens, cache=kept)
     yield from _batches(iter(sampler), prepare, num_workers, 0)
@@ -185,9 +186,7 @@ def _bucketing_sampler(
         return None
     num_buckets = min(num_buckets, len(sample))
     bins = estimate_duration_buckets(sample, num_buckets) if num_buckets > 1 else []
-    with warnings.catch_warnings():
-        # Small corpora are eager by choice.
-        warnings.filterwarnings("ignore", message=".*eagerly read CutSet")
+    with _eager_by_choice():
         return DynamicBucketingSampler(
             cuts,
             max_duration=max_duration,
@@ -196,6 +195,14 @@ def _bucketing_sampler(
             shuffle=True,
             seed=seed,
         )
+
+
+@contextmanager
+def _eager_by_choice() -> Iterator[None]:
+    """Silences lhotse's advice to read lazily: small corpora fit in memory."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*eagerly read CutSet")
+        yield
 
 
 class _Loader(Dataset):
