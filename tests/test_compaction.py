@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.components import Granularity
-from ortho_edge.conformer.architecture import FeatureNormalization
+from ortho_edge.conformer.architecture import Architecture, FeatureNormalization
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from tests.encoders import (
@@ -38,7 +38,7 @@ def network(front_end: str, normalization: FeatureNormalization, dtype: torch.dt
 def check(supernet: Supernet, subnet: Subnet, head: int = 0) -> None:
     """Compares all real frames of a padded batch."""
     dtype = supernet.front_end.linear.weight.dtype
-    features, lengths = random_batch(LENGTHS, dtype=dtype)
+    features, lengths = random_batch(LENGTHS, supernet.architecture.feature_dim, dtype)
     with torch.no_grad():
         gated, gated_lengths = supernet(features, lengths, subnet.gates(dtype)[None], [head])
         dense, dense_lengths = compact(supernet, subnet, head)(features, lengths)
@@ -77,6 +77,20 @@ def test_every_single_component_equals_the_gated_supernet() -> None:
     supernet = network("strided", "none", torch.float64)
     for index in range(len(supernet.space)):
         check(supernet, Subnet.of(len(supernet.space), [index]))
+
+
+def test_float32_holds_at_the_size_of_a_real_encoder() -> None:
+    architecture = Architecture(
+        vocab_size=40, dim=128, num_blocks=6, num_heads=4, head_dim=32, ffn_dim=512,
+        kernel_size=15, front_end="strided", front_end_channels=(16, 32),
+        feature_normalization="utterance",
+    )  # fmt: skip
+    supernet = small_supernet(architecture, torch.float32)
+    size = len(supernet.space)
+    generator = torch.Generator().manual_seed(0)
+    for share in (0.2, 0.4, 0.6, 0.8, 1.0):
+        kept = torch.rand(size, generator=generator) < share
+        check(supernet, Subnet.of(size, kept.nonzero().flatten().tolist()))
 
 
 def test_takes_the_ctc_head_that_is_asked_for() -> None:
