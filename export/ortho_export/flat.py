@@ -1,4 +1,4 @@
-"""The flat encoder: a dense encoder rewritten so that XNNPACK takes all of it as one piece.
+"""The flat encoder: a dense encoder rewritten so that XNNPACK takes the network as one piece.
 
 It computes what `DenseEncoder` computes for one utterance without padding. XNNPACK leaves out of
 its delegate whatever it does not know, and each such operation cuts the delegate in two, so:
@@ -11,7 +11,8 @@ its delegate whatever it does not know, and each such operation cuts the delegat
 * LayerNorm takes its means by a linear layer of one output: the native operation is refused;
 * pooling rounds up by one appended row of zeros: nothing is below zero after a ReLU.
 
-Only the mean over the utterance and the final log-softmax stay outside.
+Outside stay the means over the utterance and the final log-softmax. So the network is one delegate;
+where it subtracts the utterance's mean, the first of the two subtractions is another.
 
 Letters: T frames of 10 ms, T' encoder frames, D model width, H heads, V vocabulary.
 """

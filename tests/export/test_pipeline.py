@@ -1,0 +1,274 @@
+"""An export appears when everything holds, and otherwise leaves what was there before."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ortho_edge.cli import UserError
+from ortho_edge.devices.catalogue import load_profile
+from ortho_edge.devices.profile import Budget, DeviceProfile
+from ortho_export import pipeline
+from ortho_export.artefact import load_artefact
+from ortho_export.executorch import Delegation
+from ortho_export.facts import checkpoint_digest
+from ortho_export.manifest import read_manifest
+from ortho_export.measure import Latency, check_budget
+from ortho_export.parity import ParityError
+from ortho_export.results import EXECUTORCH, FILES, ONNXRUNTIME, Request
+from tests.export.tiny import LARGE, SMALL, Exported, bursts
+
+pytestmark = pytest.mark.export
+
+WIDE = Budget(latency_ms=1e3, audio_seconds=1.0, size_mb=1.0)
+DELEGATION = Delegation(subgraphs=1, outside={}, planned_bytes=0)
+
+Change = Callable[[Path], object]
+
+
+@pytest.fixture
+def pixel8() -> DeviceProfile:
+    return load_profile("pixel8")
+
+
+@pytest.fixture
+def request_for(exported: Exported, tmp_path: Path, pixel8: DeviceProfile) -> Request:
+    return Request(
+        profile=pixel8, budget=WIDE, checkpoint=exported.checkpoint, out=tmp_path / "a" / "out"
+    )
+
+
+@pytest.fixture
+def copy_artefacts(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], None]:
+    """Replaces the slow writing by copies of artefacts already made, then changed."""
+
+    def replace(change: Change = lambda file: None) -> None:
+        def write(runtime: str, model: object, folder: Path) -> Delegation | None:
+            file = folder / FILES[runtime]
+            file.write_bytes((exported.folder / FILES[runtime]).read_bytes())
+            change(file)
+            return DELEGATION if runtime == EXECUTORCH else None
+
+        monkeypatch.setattr(pipeline, "_write", write)
+
+    replace()
+    return replace
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in folder.iterdir()}
+
+
+def leftovers(request: Request) -> list[Path]:
+    return list(request.out.parent.iterdir()) if request.out.parent.exists() else []
+
+
+def test_the_command_left_four_files(exported: Exported) -> None:
+    assert set(content(exported.folder)) == {
+        "model.pte", "model.onnx", "tokens.txt", "manifest.json",
+    }  # fmt: skip
+    assert not list(exported.folder.parent.glob(".*"))
+
+
+def test_the_manifest_says_what_was_done(exported: Exported) -> None:
+    manifest = read_manifest(exported.folder)
+    assert manifest is not None
+    assert manifest["subnet"]["name"] == LARGE
+    assert manifest["subnet"]["kept"] == list(range(manifest["subnet"]["num_components"]))
+    assert manifest["subnet"]["metrics"] == {"dev_wer": 5.0}
+    assert manifest["device"] == "pixel8"
+    assert manifest["budget"]["latency_ms"] == 1e3
+    assert manifest["checkpoint_digest"] == checkpoint_digest(exported.checkpoint)
+    assert manifest["bounds"]["max_frames"] == 3000
+    for name in ("model.pte", "model.onnx", "tokens.txt"):
+        stated = manifest["files"][name]
+        actual = (exported.folder / name).read_bytes()
+        assert stated["bytes"] == len(actual)
+        assert stated["sha256"] == hashlib.sha256(actual).hexdigest()
+    for name in ("model.pte", "model.onnx"):
+        parity = manifest["files"][name]["parity"]
+        assert 0 < parity["max_abs_error"] < 1e-3
+        assert {9, 3000} <= set(parity["frames"].values())
+        assert any(frames % 2 for frames in parity["frames"].values())
+    predicted, measured = manifest["latency"]["predicted"], manifest["latency"]["measured"]
+    assert {one["runtime"] for one in predicted} == {EXECUTORCH, ONNXRUNTIME}
+    assert {one["provenance"] for one in predicted} == {"estimated"}
+    assert {one["on_the_device"] for one in measured} == {False}
+    parameters = sum(one.numel() for one in exported.encoder.parameters())
+    assert manifest["parameters"] == parameters
+
+
+def test_a_new_export_replaces_the_old(
+    copy_artefacts: Callable[[Change], None], request_for: Request
+) -> None:
+    pipeline.export(request_for)
+    (request_for.out / "stale.txt").write_text("of the earlier export")
+    one_runtime = dataclasses.replace(request_for, runtimes=(ONNXRUNTIME,))
+    result = pipeline.export(one_runtime)
+    assert set(content(request_for.out)) == {"model.onnx", "tokens.txt", "manifest.json"}
+    assert set(result.parity) == {ONNXRUNTIME}
+    assert leftovers(request_for) == [request_for.out]
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("_write", KeyboardInterrupt()),
+        ("_compare", KeyboardInterrupt()),
+        ("measure_latency", RuntimeError("a defect")),
+        ("write_manifest", KeyboardInterrupt()),
+    ],
+)
+def test_an_interruption_leaves_the_old_export(
+    copy_artefacts: Callable[[Change], None],
+    request_for: Request,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    error: BaseException,
+) -> None:
+    pipeline.export(request_for)
+    before = content(request_for.out)
+
+    def interrupt(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, where, interrupt)
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        pipeline.export(request_for)
+    assert content(request_for.out) == before
+    assert leftovers(request_for) == [request_for.out]
+
+
+def test_artefacts_of_another_subnet_are_not_written(
+    copy_artefacts: Callable[[Change], None], request_for: Request, exported: Exported
+) -> None:
+    # The copies hold the larger subnet; only the smaller is within this budget.
+    smaller = sum(one.numel() for one in exported.encoder_of(SMALL).parameters())
+    narrow = dataclasses.replace(request_for, budget=dataclasses.replace(WIDE, params=smaller))
+    with pytest.raises(ParityError):
+        pipeline.export(narrow)
+    assert leftovers(request_for) == []
+
+
+def test_an_artefact_above_its_budget_is_not_written(
+    copy_artefacts: Callable[[Change], None], request_for: Request
+) -> None:
+    import onnx
+
+    def grow(file: Path) -> None:
+        if file.suffix == ".onnx":
+            model = onnx.load(file)
+            model.metadata_props.add(key="ballast", value="x" * 1_000_000)
+            onnx.save(model, file)
+
+    copy_artefacts(grow)
+    with pytest.raises(UserError, match=r"exceeds its budget: file size of model\.onnx"):
+        pipeline.export(request_for)
+    assert leftovers(request_for) == []
+
+
+@pytest.mark.parametrize("slow", [EXECUTORCH, ONNXRUNTIME])
+def test_a_latency_measured_on_the_device_counts(
+    copy_artefacts: Callable[[Change], None],
+    request_for: Request,
+    monkeypatch: pytest.MonkeyPatch,
+    slow: str,
+) -> None:
+    def measure(recognizers: object, seconds: float) -> tuple[Latency, ...]:
+        return tuple(
+            Latency(
+                milliseconds=1e3 + 1 if runtime == slow else 1.0,
+                seconds=seconds, runtime=runtime, where="here", spread_percent=0.0,
+            )
+            for runtime in FILES
+        )  # fmt: skip
+
+    monkeypatch.setattr(pipeline, "measure_latency", measure)
+    monkeypatch.setattr(pipeline, "_peak_memory", lambda *args: {EXECUTORCH: 1.0})
+    pipeline.export(request_for)
+    here = dataclasses.replace(
+        request_for,
+        profile=dataclasses.replace(request_for.profile, name="host"),
+        out=request_for.out.with_name("host"),
+    )
+    with pytest.raises(UserError, match=f"latency of {slow}"):
+        pipeline.export(here)
+    assert leftovers(request_for) == [request_for.out]
+
+
+def test_every_measured_limit_is_named() -> None:
+    latency = Latency(
+        milliseconds=9.0, seconds=4.0, runtime=EXECUTORCH, where="here", spread_percent=0.0
+    )
+    tight = Budget(latency_ms=8.0, memory_mb=5.0, params=10)
+    with pytest.raises(UserError, match=r"parameters 11.*latency of executorch.*memory of execu"):
+        check_budget(tight, [], 11, [latency], {EXECUTORCH: 5.1})
+    equal = Budget(latency_ms=9.0, memory_mb=5.1, params=11)
+    check_budget(equal, [], 11, [latency], {EXECUTORCH: 5.1})
+
+
+@pytest.mark.slow
+def test_memory_of_this_host(
+    copy_artefacts: Callable[[Change], None],
+    request_for: Request,
+    exported: Exported,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lowered(encoder: object, facts: object) -> object:
+        return type("Program", (), {"content": exported.program.read_bytes()})
+
+    monkeypatch.setattr(pipeline.executorch, "lower", lowered)
+    here = dataclasses.replace(
+        request_for,
+        profile=dataclasses.replace(request_for.profile, name="host"),
+        budget=dataclasses.replace(WIDE, memory_mb=200.0),
+    )
+    result = pipeline.export(here)
+    assert set(result.memory_mb) == {EXECUTORCH, ONNXRUNTIME}
+    assert all(0 < peak < 200 for peak in result.memory_mb.values())
+    assert set(content(here.out)) == set(content(exported.folder)), "the warm-up files are gone"
+
+
+def test_a_folder_of_something_else_is_not_replaced(request_for: Request) -> None:
+    request_for.out.mkdir(parents=True)
+    (request_for.out / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds files but no manifest\.json"):
+        pipeline.export(request_for)
+    (request_for.out / "manifest.json").write_text(json.dumps({"name": "a web application"}))
+    with pytest.raises(UserError, match=r"holds files but no manifest\.json"):
+        pipeline.export(request_for)
+    assert (request_for.out / "thesis.txt").read_text() == "years of work"
+
+
+def test_places_that_cannot_be_written(request_for: Request, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="file"):
+            pipeline.export(dataclasses.replace(request_for, out=out))
+
+
+def test_a_longer_budget_widens_the_bounds(request_for: Request) -> None:
+    longer = dataclasses.replace(WIDE, audio_seconds=45.0)
+    model = pipeline._select(dataclasses.replace(request_for, budget=longer))
+    assert model.facts.max_frames == 4500
+    assert pipeline._select(request_for).facts.max_frames == 3000
+
+
+def test_a_checkpoint_without_a_sample(exported: Exported, tmp_path: Path) -> None:
+    lines = pipeline.transcribe_sample(tmp_path, exported.folder, (EXECUTORCH,))
+    assert lines == [f"no sample.flac in {tmp_path}: nothing to transcribe"]
+
+
+def test_the_sample_is_transcribed(exported: Exported) -> None:
+    lines = pipeline.transcribe_sample(
+        exported.checkpoint, exported.folder, (EXECUTORCH, ONNXRUNTIME)
+    )
+    text = load_artefact(exported.checkpoint).transcribe(bursts(2.35))
+    assert lines == [
+        "sample.flac says: ONE TWO",
+        f"model.pte hears: {text}",
+        f"model.onnx hears: {text}",
+    ]
