@@ -44,4 +44,5 @@ def test_points_stand_at_their_cost_and_error_rate() -> None:
         {"s100": rates(5.0), "s030": rates(9.0)}, {"s100": 1.0, "s030": 0.29}, "digits"
     )
     line = figure.axes[0].lines[0]
-    np.testing.assert_allclose(line.get_xydata(), [[29.0, 9.0], [100.0, 5.0]])
+    points = np.asarray(line.get_xydata(), dtype=np.float64)
+    np.testing.assert_allclose(points, [[29.0, 9.0], [100.0, 5.0]])

@@ -11,6 +11,7 @@ from lhotse.cut import Cut
 from ortho_edge.cli import UserError
 from ortho_edge.data import corpora
 from ortho_edge.data.digit_strings import digit_strings
+from ortho_edge.data.waveforms import each_cut
 from ortho_edge.tokens import Tokens, character_tokens, sentencepiece_tokens
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
@@ -82,7 +83,7 @@ def _text(cut: Cut) -> str:
 
 
 def _filtered(cuts: CutSet, keep: Callable[[Cut], bool]) -> list[Cut]:
-    return [cut for cut in cuts if keep(cut)]
+    return [cut for cut in each_cut(cuts) if keep(cut)]
 
 
 def _repeated(cuts: list[Cut], times: int) -> list[Cut]:
@@ -106,7 +107,7 @@ def digits_corpus(options: DataOptions) -> Corpus:
     """
     root = corpora.data_root(options.root)
     fsdd = corpora.fsdd(root)
-    spoken = [cut for cut in fsdd if cut.supervisions[0].speaker != HELD_OUT_SPEAKER]
+    spoken = [cut for cut in each_cut(fsdd) if cut.supervisions[0].speaker != HELD_OUT_SPEAKER]
     speakers = sorted({str(cut.supervisions[0].speaker) for cut in spoken})
     takes = corpora.fsdd(root, speakers=speakers, takes=TRAINING_TAKES).to_eager()
     sentences = corpora.speechocean762(root, "train").to_eager()

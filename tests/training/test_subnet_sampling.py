@@ -44,15 +44,15 @@ def test_sandwich_of_one_size_repeats_nothing() -> None:
 def test_soft_step_reaches_every_target_and_sends_gradients_to_the_scores(granularity) -> None:
     problem = SelectionProblem(SPACE, "flops", granularity)
     scores = initial_scores(len(problem.groups), 0).requires_grad_()
-    heads = set()
-    for step in range(30):
-        rng = np.random.default_rng(step)
-        chosen = soft_step(problem, scores, 0.5, (0.8, 0.5), rng)
-        heads.add(chosen.heads)
-        assert chosen.gates.shape == (2, len(SPACE))
-        torch.testing.assert_close(chosen.gates[0], torch.ones(len(SPACE)))
-    assert heads == {(0, 1), (0, 2)}
-    (chosen.gates[1] * torch.randn(len(SPACE))).sum().backward()
+    steps = [
+        soft_step(problem, scores, 0.5, (0.8, 0.5), np.random.default_rng(step))
+        for step in range(30)
+    ]
+    for one in steps:
+        assert one.gates.shape == (2, len(SPACE))
+        torch.testing.assert_close(one.gates[0], torch.ones(len(SPACE)))
+    assert {one.heads for one in steps} == {(0, 1), (0, 2)}
+    (steps[-1].gates[1] * torch.randn(len(SPACE))).sum().backward()
     assert scores.grad is not None
     assert bool(scores.grad.abs().sum() > 0)
 
