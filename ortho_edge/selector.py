@@ -279,10 +279,10 @@ def _rank_by_error(candidates: Sequence[Candidate]) -> bool:
 
 
 def _preference(candidate: Candidate, by_error: bool) -> tuple[float, ...]:
-    """Sorts the better candidate first."""
+    """Sorts the better candidate first; of equals, the order by cheapness decides."""
     if by_error and candidate.error_rate is not None:
-        return (candidate.error_rate, *_cheapness(candidate))
-    return (-candidate.flops, -candidate.params, candidate.latency_ms)
+        return (candidate.error_rate,)
+    return (-candidate.flops, -candidate.params)
 
 
 def _impossible(device: str, budget: Budget, candidates: Sequence[Candidate]) -> Iterator[str]:

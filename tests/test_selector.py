@@ -223,6 +223,19 @@ def test_limits_that_only_fail_together_are_named_together() -> None:
         choose("board", Budget(latency_ms=2.0, size_mb=2.0), candidates)
 
 
+def test_the_smallest_reachable_value_is_rounded_up() -> None:
+    candidates = [candidate("a", [10 / 3], params=123_456_789)]
+    with pytest.raises(UserError, match=r"reachable, 3\.334 ms; parameters .*, 123,456,789$"):
+        choose("board", Budget(latency_ms=1.0, params=3.0), candidates)
+
+
+def test_a_costlier_subnet_of_the_same_error_rate_is_no_next_size_up() -> None:
+    small, large = candidate("small", [1.0], size=1.0), candidate("large", [0.5], size=9.0)
+    selection = choose("board", Budget(size_mb=2.0), [small, large])
+    assert selection.chosen is small
+    assert selection.next_up is None
+
+
 def checkpoint_of(subnets: tuple[TrainedSubnet, ...]) -> Checkpoint:
     symbols = (BLANK, "a", "b", "c", "d")
     return Checkpoint(supernet=Supernet(ARCHITECTURE), tokens=Tokens(symbols), subnets=subnets)

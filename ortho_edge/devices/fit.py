@@ -54,7 +54,7 @@ def fit_modules(observations: Sequence[Observation]) -> dict[Kind, ModuleCost]:
     )
     coefficients = solution.reshape(len(KINDS), len(TERMS)) * prior
     return {
-        kind: ModuleCost(**dict(zip(TERMS, map(float, row), strict=True)))
+        kind: ModuleCost(**{term: _short(value) for term, value in zip(TERMS, row, strict=True)})
         for kind, row in zip(KINDS, coefficients, strict=True)
     }
 
@@ -62,7 +62,7 @@ def fit_modules(observations: Sequence[Observation]) -> dict[Kind, ModuleCost]:
 def fit_scale(modules: dict[Kind, ModuleCost], observations: Sequence[Observation]) -> float:
     """The factor between whole networks and the sum of their modules."""
     ratios = [one.milliseconds / _sum_ms(modules, one.works) for one in observations]
-    return float(np.exp(np.mean(np.log(ratios))))
+    return _short(np.exp(np.mean(np.log(ratios))))
 
 
 def fit_error(
@@ -74,6 +74,11 @@ def fit_error(
         for one in observations
     ]
     return FitError(mean_percent=float(np.mean(errors)), worst_percent=float(np.max(errors)))
+
+
+def _short(value: float) -> float:
+    """Six digits: far finer than any timing, and a file that people can read."""
+    return float(f"{value:.6g}")
 
 
 def _sum_ms(modules: dict[Kind, ModuleCost], works: Sequence[Work]) -> float:

@@ -285,7 +285,9 @@ def _fit_relative(
     norms = np.linalg.norm(system, axis=0)
     solution, _ = nnls(system / norms, targets)
     coefficients = solution / norms
-    return coefficients.tolist(), 100 * float(np.abs(system @ coefficients - targets).max())
+    return [float(f"{one:.6g}") for one in coefficients], 100 * float(
+        np.abs(system @ coefficients - targets).max()
+    )
 
 
 def _where(runtime: Runtime, hardware: Hardware) -> str:

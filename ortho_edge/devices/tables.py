@@ -110,7 +110,9 @@ def _lines(items: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
         inner = (*path, name)
         header = ".".join(_key(part) for part in inner)
         if _is_table(value):
-            tables += ["", f"[{header}]", *_lines(_items(value), inner)]
+            lines = _lines(_items(value), inner)
+            # A header of its own only where keys follow, or nothing at all.
+            tables += lines if lines and not lines[0] else ["", f"[{header}]", *lines]
         elif isinstance(value, tuple):
             for item in value:
                 tables += ["", f"[[{header}]]", *_lines(_items(item), inner)]

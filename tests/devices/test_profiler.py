@@ -187,6 +187,9 @@ def test_a_measured_profile_predicts_what_was_measured(
     costs = profile.runtimes["fake"]["fp32"]
     assert costs.provenance == costs.memory.provenance == costs.size.provenance == "measured"
     assert "fake 9.9" in costs.source
+    fitted = len([probe for probe in probes(checkpoint, seed=0) if not probe.held_out])
+    assert f"fitted to {fitted * len(LENGTHS)} timings" in costs.source
+    assert f"checked on {len(HELD_OUT_SHARES) * len(LENGTHS)} of held-out" in costs.source
     assert costs.error_percent is not None
     assert costs.error_percent < 1
     assert costs.spread_percent == 0
