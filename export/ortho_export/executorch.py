@@ -134,9 +134,7 @@ def _load(path: Path, threads: int) -> tuple[Facts, Forward]:
         raise UserError(f"{path} is no artefact of this project: {error}") from error
 
     def forward(features: Float32[np.ndarray, "1 T bins"]) -> Float32[np.ndarray, "1 T4 V"]:
-        log_probs = _run(method, [torch.from_numpy(np.ascontiguousarray(features))])
-        # The runtime uses its memory again in the next call.
-        return log_probs.numpy().copy()
+        return _run(method, [torch.from_numpy(np.ascontiguousarray(features))]).numpy()
 
     return facts, forward
 

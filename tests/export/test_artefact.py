@@ -67,6 +67,8 @@ def test_audio_beyond_the_bounds(exported: Exported) -> None:
             recognizer.transcribe(bursts(30.01))
         with pytest.raises(UserError, match=r"0\.08 s long, shorter than the 0\.09 s"):
             recognizer.transcribe(bursts(0.08))
+        with pytest.raises(UserError, match="longer"):
+            recognizer.encode_batch(torch.zeros(2, 3001, 80), torch.tensor([3000, 3001]))
         assert recognizer.transcribe(bursts(30.0))
         recognizer.transcribe(bursts(0.09))
 
