@@ -26,7 +26,7 @@ LENGTHS = (101, 250, 399, 1001)
 """Checked besides the shortest and the longest input, in frames; odd ones among them."""
 MAX_BATCH_FRAMES = 500
 
-Clips = Mapping[str, Float32[np.ndarray, " samples"]]
+Clips = Mapping[str, Float32[np.ndarray, " _"]]
 
 
 class ParityError(RuntimeError):
@@ -50,7 +50,7 @@ class Parity:
 
 def parity_clips(
     sample: Float32[np.ndarray, " samples"] | None, min_frames: int, max_frames: int
-) -> dict[str, Float32[np.ndarray, " samples"]]:
+) -> dict[str, Float32[np.ndarray, " _"]]:
     """Audio of many lengths: the shortest and the longest, all remainders by 4, odd ones.
 
     Args:
