@@ -1,6 +1,6 @@
 """Which symbol an encoder frame should carry, where it is known when each word was said."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from lhotse.cut import Cut
@@ -9,6 +9,7 @@ UNKNOWN = -1
 """Nothing is known about the frame."""
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """What batches need of the tokens."""
 

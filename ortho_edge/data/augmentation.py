@@ -209,7 +209,7 @@ def _interpolate(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return rows[lower] * (1.0 - weight) + rows[upper] * weight
 
 
-def _mel(hertz: np.ndarray | float) -> np.ndarray:
+def _mel(hertz: np.ndarray | float) -> np.ndarray | np.floating:
     return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
 
 

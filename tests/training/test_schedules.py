@@ -25,7 +25,7 @@ def test_temperature_and_penalty_span_stage_one() -> None:
     assert temperature(PAPER, last) == pytest.approx(PAPER.final_temperature)
     assert temperature(PAPER, PAPER.num_steps) == pytest.approx(PAPER.final_temperature)
     halfway = (PAPER.initial_temperature * PAPER.final_temperature) ** 0.5
-    assert temperature(PAPER, last / 2) == pytest.approx(halfway)  # pyright: ignore[reportArgumentType]
+    assert temperature(PAPER, last // 2) == pytest.approx(halfway, rel=1e-4)
     assert [penalty_weight(PAPER, step) for step in (0, last, last + 5)] == [0.0, 1.0, 1.0]
 
 
