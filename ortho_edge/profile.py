@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ortho_edge.cli import UserError, run
 
-TIMING_SECONDS = 120.0
+TIMING_SECONDS = 90.0
 """At most; with little noise the timing ends sooner."""
 MAX_WORKERS = 4
 """Each exporting process takes about 1 GB."""

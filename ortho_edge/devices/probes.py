@@ -12,8 +12,8 @@ from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import BLANK, Tokens
 
-FIT_SHARES = (0.3, 0.7)
-HELD_OUT_SHARES = (0.2, 0.45, 0.85)
+FIT_SHARES = (0.3,)
+HELD_OUT_SHARES = (0.2, 0.6)
 WIDE_VOCAB = 512
 FEW_BLOCKS = 2
 """Enough to see what a module costs, and quick to export."""
