@@ -68,7 +68,8 @@ def load_profile(device: str) -> DeviceProfile:
     """
     path = find_profile(device)
     profile = read_profile(path)
-    logger.info("device %s: %s", profile.name, path)
+    if path.parent != shipped_folder():
+        logger.info("device %s: %s", profile.name, path)
     return profile
 
 
