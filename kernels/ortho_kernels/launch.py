@@ -1,0 +1,113 @@
+"""Tile sizes, warps and stages of every kernel, looked up in JSON tables that ship.
+
+A table is named after an architecture (`sm_90.json`: safe values, found by compiling) or after a
+GPU (`NVIDIA_H200.json`: values tuned by `python bench/gpu.py`). No key holds a sequence length or a
+number of tokens: utterances differ in length all the time, and tuning anew for each length is what
+makes other libraries fifty times slower. The table of a GPU also says which operations were
+measured faster than plain torch there.
+
+    {"operations": {"gated_ffn": {"speedup": 1.2, ...}},
+     "kernels": {"expand": [{"dim": 512, "bits": 16, "config": {"BLOCK_M": 128, ...}}]}}
+"""
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import torch
+
+TABLES = "launch_tables"
+OPTIONS = ("num_warps", "num_stages")
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """How one kernel is launched.
+
+    Attributes:
+        blocks: Tile sizes by the name of the kernel's constant.
+        num_warps: Warps of a program.
+        num_stages: Depth of the software pipeline.
+    """
+
+    blocks: Mapping[str, int]
+    num_warps: int
+    num_stages: int
+
+    def arguments(self) -> dict[str, int]:
+        """Keyword arguments of the launch."""
+        return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+def architecture_name(device: torch.device) -> str:
+    """`sm_90`, `gfx942`, or `sm_80` on the CPU, where the interpreter needs just any table."""
+    if device.type != "cuda":
+        return "sm_80"
+    if torch.version.hip is not None:
+        return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+def launch_config(kernel: str, device: torch.device, dtype: torch.dtype, dim: int) -> LaunchConfig:
+    """The configuration of a kernel: that of the GPU, else of its architecture.
+
+    Args:
+        kernel: Name in the tables.
+        device: Where it runs.
+        dtype: Of the activations.
+        dim: Width that decides about tiles; the nearest one in the table counts.
+    """
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return table_config(kernel, gpu, architecture_name(device), dtype, dim)
+
+
+@functools.cache
+def table_config(
+    kernel: str, gpu: str, architecture: str, dtype: torch.dtype, dim: int
+) -> LaunchConfig:
+    """`launch_config` of a GPU that need not be here.
+
+    Raises:
+        KeyError: No table has the kernel.
+    """
+    bits = 8 * dtype.itemsize
+    for name in (gpu, *_family(architecture)):
+        entries = read_table(name).get("kernels", {}).get(kernel, ())
+        rows = [row for row in entries if row["bits"] == bits]
+        if rows:
+            config = dict(min(rows, key=lambda row: abs(row["dim"] - dim))["config"])
+            options = {option: config.pop(option) for option in OPTIONS}
+            return LaunchConfig(config, **options)
+    raise KeyError(f"no launch configuration of {kernel} for {bits} bits on {architecture}")
+
+
+def faster_than_reference(operation: str, gpu: str) -> bool:
+    """Whether a GPU's table says that the kernel was measured faster than plain torch."""
+    measured = read_table(gpu).get("operations", {}).get(operation, {})
+    return measured.get("speedup", 0) > 1
+
+
+@functools.cache
+def read_table(name: str) -> dict[str, Any]:
+    """The table of a GPU or an architecture; an empty one where none ships."""
+    file = resources.files("ortho_kernels") / TABLES / f"{table_name(name)}.json"
+    return json.loads(file.read_text("utf-8")) if name and file.is_file() else {}
+
+
+def table_name(gpu: str) -> str:
+    """The name of a GPU as a file name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", gpu)
+
+
+def _family(architecture: str) -> tuple[str, ...]:
+    """The architecture, then older ones whose values are safe on it."""
+    if not architecture.startswith("sm_"):
+        return (architecture,)
+    known = ("sm_100", "sm_90", "sm_80")
+    number = int(architecture[3:].rstrip("af"))
+    return tuple(name for name in known if int(name[3:]) <= number)
