@@ -1,43 +1,56 @@
-"""Files and folders that appear complete or not at all."""
+"""Files and folders that appear complete or not at all, whatever kills the process in between.
 
+What is being written stands in a *holder*, a hidden folder beside the final name, and gets that
+name in one step: a rename, or an exchange of two folders. Where the system cannot exchange, a
+folder is replaced by two renames; a process killed between them leaves no folder of that name, and
+`recover` puts the old one back. A holder is locked while its process lives, so whoever comes next
+tells abandoned ones and removes them.
+"""
+
+import ctypes
+import errno
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+NEW, OLD, LOCK = "new", "old", "lock"
+HOLDER_SUFFIX = ".partial"
 
-def _free_name(path: Path) -> Path:
-    """A sibling of `path` on the same file system, so that a rename moves it into place."""
-    return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+_ATTEMPTS = 3
+"""A new holder may be taken for abandoned in the moment before it is locked."""
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM, errno.EXDEV)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder that becomes `path` when the block ends without an exception.
 
-    What stood at `path` before is replaced as a whole; on any error it stays as it was.
+    What stood at `path` before is replaced as a whole; on any error it stays as it was. Abandoned
+    remains of earlier attempts are removed.
 
     Args:
         path: The folder's final name.
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
+    path = _absolute(path)
+    recover(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder = _free_name(path)
-    try:
-        fresh = holder / "new"
+    with _holder(path) as holder:
+        fresh = holder / NEW
         fresh.mkdir()
         yield fresh
-        if path.exists():
-            path.rename(holder / "old")
-        fresh.rename(path)
-    except BaseException:
-        if (holder / "old").exists() and not path.exists():
-            (holder / "old").rename(path)
-        raise
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        _flush(fresh)
+        if not os.path.lexists(path):
+            fresh.rename(path)
+        elif not exchange(fresh, path):
+            _replace_in_two_steps(holder, path)
+        _sync(path.parent)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -47,12 +60,135 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         path: The file.
         content: Bytes, or text that is written as UTF-8.
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
+    path = _absolute(path)
+    recover(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder = _free_name(path)
-    try:
-        fresh = holder / "new"
+    with _holder(path) as holder:
+        fresh = holder / NEW
         fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+        _sync(fresh)
         fresh.replace(path)
+
+
+def recover(path: Path) -> None:
+    """Removes what killed writers of `path` left beside it, after putting an old folder back.
+
+    Does nothing to what a living process is writing.
+
+    Args:
+        path: The final name of a file or folder.
+    """
+    path = _absolute(path)
+    name = re.compile(re.escape(f".{path.name}.") + r"\w{8}" + re.escape(HOLDER_SUFFIX))
+    try:
+        siblings = [one for one in path.parent.iterdir() if name.fullmatch(one.name)]
+    except OSError:
+        return
+    for holder in siblings:
+        lock = _lock(holder)
+        if lock is None:
+            continue
+        with suppress(OSError):
+            if os.path.lexists(holder / OLD) and not os.path.lexists(path):
+                (holder / OLD).rename(path)
+            shutil.rmtree(holder, ignore_errors=True)
+        os.close(lock)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Lets two names swap what they name in one step, by Linux's `renameat2`.
+
+    Returns:
+        Whether the system and its file system can; nothing has changed where not.
+
+    Raises:
+        OSError: They can, but it failed.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    if not renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+def _replace_in_two_steps(holder: Path, path: Path) -> None:
+    """Where nothing can be exchanged; `recover` mends what a kill in between leaves."""
+    try:
+        path.rename(holder / OLD)
+        (holder / NEW).rename(path)
+    except BaseException:
+        if os.path.lexists(holder / OLD) and not os.path.lexists(path):
+            (holder / OLD).rename(path)
+        raise
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
+
+
+@contextmanager
+def _holder(path: Path) -> Iterator[Path]:
+    """A locked sibling of `path`, so that a rename moves what is in it into place."""
+    holder, lock = _locked_folder(path)
+    try:
+        yield holder
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked_folder(path: Path) -> tuple[Path, int | None]:
+    """A new holder and its lock; None where the file system knows no locks."""
+    for _ in range(_ATTEMPTS):
+        holder = _new_folder(path)
+        lock = _lock(holder)
+        if lock is not None:
+            return holder, lock
+        shutil.rmtree(holder, ignore_errors=True)
+    return _new_folder(path), None
+
+
+def _new_folder(path: Path) -> Path:
+    name = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=HOLDER_SUFFIX, dir=path.parent)
+    return Path(name)
+
+
+def _lock(holder: Path) -> int | None:
+    """Locks a holder until the descriptor is closed or its process ends, however it ends.
+
+    Returns:
+        A descriptor; None where another process holds or removes it.
+    """
+    try:
+        descriptor = os.open(holder / LOCK, os.O_RDWR | os.O_CREAT)
+    except OSError:
+        return None
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if (holder / LOCK).exists():
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _flush(folder: Path) -> None:
+    """Writes a folder through to the disk, so that a power cut after the swap loses nothing."""
+    for one in folder.rglob("*"):
+        if not one.is_symlink():
+            _sync(one)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from ortho_edge.atomic import atomic_folder
+from ortho_edge.atomic import atomic_folder, recover
 from ortho_edge.cli import UserError
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.subnet import Subnet
@@ -135,6 +135,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UserError: It is missing, incomplete, truncated or of another schema version.
     """
     path = Path(path)
+    if not path.exists():
+        recover(path)
     if not path.is_dir():
         raise UserError(f"no checkpoint folder at {path}")
     for name in (WEIGHTS, DESCRIPTION, SYMBOLS):

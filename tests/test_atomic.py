@@ -1,13 +1,21 @@
 """What stood at a path stays until what replaces it is complete, whatever fails in between."""
 
+import json
+import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ortho_edge import atomic
 from ortho_edge.atomic import atomic_folder, write_atomically
+from tests import killed
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 INTERRUPTIONS = (OSError, KeyboardInterrupt, SystemExit)
 
@@ -92,24 +100,111 @@ def test_an_error_inside_the_block_keeps_the_old(old: Path, error: type[BaseExce
 
 
 @pytest.mark.parametrize("error", INTERRUPTIONS)
-@pytest.mark.parametrize(
-    ("method", "number"),
-    [("mkdir", 1), ("exists", 0), ("rename", 0), ("rename", 1)],
-    ids=["fresh folder", "look at the old", "move the old away", "move the new in"],
-)
+@pytest.mark.parametrize("step", ["mkdir", "_flush", "exchange"])
 def test_an_interruption_at_any_step_keeps_the_old(
-    old: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    method: str,
-    number: int,
-    error: type[BaseException],
+    old: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]
 ) -> None:
-    fail_at_call(monkeypatch, method, number, error)
+    def interrupt(*args: object) -> None:
+        raise error("injected")
+
+    if step == "mkdir":
+        fail_at_call(monkeypatch, "mkdir", 1, error)
+    else:
+        monkeypatch.setattr(atomic, step, interrupt)
     with pytest.raises(error, match="injected"):
         replace_with_new(old)
     monkeypatch.undo()
     assert contents(old.parent) == OLD
     assert [path.name for path in old.parent.iterdir()] == ["exports"]
+
+
+@pytest.mark.parametrize("error", INTERRUPTIONS)
+@pytest.mark.parametrize("number", [0, 1], ids=["move the old away", "move the new in"])
+def test_an_interruption_of_two_steps_keeps_the_old(
+    old: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[BaseException]
+) -> None:
+    monkeypatch.setattr(atomic, "exchange", lambda one, other: False)
+    fail_at_call(monkeypatch, "rename", number, error)
+    with pytest.raises(error, match="injected"):
+        replace_with_new(old)
+    monkeypatch.undo()
+    assert contents(old.parent) == OLD
+    assert [path.name for path in old.parent.iterdir()] == ["exports"]
+
+
+@pytest.mark.parametrize("scheme", ["exchange", "two-steps"])
+def test_a_kill_before_any_line_leaves_the_old_or_the_new(tmp_path: Path, scheme: str) -> None:
+    if scheme == "exchange" and not exchanges(tmp_path):
+        pytest.skip("this file system cannot exchange two folders")
+    path = tmp_path / "swap" / "exports"
+    roots = [str(REPOSITORY), *sys.path]
+    result = subprocess.run(
+        [sys.executable, "-B", killed.__file__, path, scheme],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    *kills, end = map(json.loads, result.stdout.splitlines())
+    assert len(kills) > 40
+    assert (end["ended"], end["killed"]) == (True, killed.NEW)
+    seen = [one["killed"] for one in kills]
+    # The old until the swap and the new ever after, with at most the gap of two steps between.
+    firsts = [seen.index(killed.OLD), seen.index(killed.NEW)]
+    gap = seen[firsts[0] : firsts[1]].count(None)
+    assert seen == [killed.OLD] * (firsts[1] - gap) + [None] * gap + [killed.NEW] * (
+        len(seen) - firsts[1]
+    )
+    assert (gap > 0) == (scheme == "two-steps")
+    for one in kills:
+        assert one["recovered"] == (one["killed"] or killed.OLD)
+        assert one["beside"] == ["exports"], "nothing hidden is left"
+        assert one["again"] == killed.NEW
+
+
+def exchanges(folder: Path) -> bool:
+    for name in "ab":
+        (folder / name).mkdir()
+    return atomic.exchange(folder / "a", folder / "b")
+
+
+def test_the_exchange_swaps_two_folders_or_says_why_not(old: Path) -> None:
+    other = old.parent / "other"
+    other.mkdir()
+    swapped = {name.replace("exports", "other"): text for name, text in OLD.items()}
+    exchanged = atomic.exchange(old, other)
+    assert contents(old.parent) == (swapped if exchanged else OLD)
+
+
+def test_what_a_living_process_writes_is_left_alone(old: Path) -> None:
+    with atomic_folder(old) as folder:
+        (folder / "c.txt").write_text("new c")
+        atomic.recover(old)
+        replace_with_new(old)
+        assert (folder / "c.txt").exists()
+    assert contents(old.parent) == {"exports/c.txt": "new c"}
+    assert [path.name for path in old.parent.iterdir()] == ["exports"]
+
+
+def test_only_remains_of_the_same_name_are_removed(old: Path) -> None:
+    for name in (".exports.notes", ".exports.2.abcdefgh.partial", ".other.abcdefgh.partial"):
+        (old.parent / name / "new").mkdir(parents=True)
+    (old.parent / ".exports.abcdefgh.partial").touch()
+    (old.parent / ".exports.hgfedcba.partial" / "new").mkdir(parents=True)
+    replace_with_new(old)
+    assert sorted(path.name for path in old.parent.iterdir()) == [
+        ".exports.2.abcdefgh.partial", ".exports.abcdefgh.partial", ".exports.notes",
+        ".other.abcdefgh.partial", "exports",
+    ]  # fmt: skip
+
+
+def test_what_is_complete_is_on_the_disk_before_it_gets_its_name(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    monkeypatch.setattr(atomic, "_sync", lambda path: steps.append(path.name))
+    monkeypatch.setattr(atomic, "exchange", lambda one, other: steps.append("exchange"))
+    replace_with_new(old)
+    assert steps == ["c.txt", "new", "exchange", old.parent.name]
 
 
 @pytest.mark.parametrize("error", INTERRUPTIONS)

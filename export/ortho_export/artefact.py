@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from ortho_edge.atomic import recover
 from ortho_edge.checkpoint import DESCRIPTION, load_checkpoint
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import compact
@@ -116,6 +117,9 @@ def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) ->
             such subnet.
     """
     path = Path(path)
+    for name in (path, path.parent):
+        if not name.exists():
+            recover(name)
     if threads < 1:
         raise UserError(f"threads must be at least 1, not {threads}")
     if path.is_dir():

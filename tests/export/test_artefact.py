@@ -121,6 +121,15 @@ def test_an_onnx_model_of_somebody_else(exported: Exported, tmp_path: Path) -> N
         load_artefact(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("name", ["model.pte", ""])
+def test_a_folder_between_two_names_is_found(exported: Exported, tmp_path: Path, name: str) -> None:
+    # What a kill between the two renames leaves where folders cannot be exchanged.
+    source = exported.folder if name else exported.checkpoint
+    shutil.copytree(source, tmp_path / ".device.abcdefgh.partial" / "old")
+    assert load_artefact(tmp_path / "device" / name).subnet == LARGE
+    assert [path.name for path in tmp_path.iterdir()] == ["device"]
+
+
 def test_mistakes_are_named(exported: Exported, tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"x")
     for path, options, message in [
