@@ -1,15 +1,16 @@
-"""Command: exports the subnet that fits a device.
+"""Command: exports the subnet that fits a device, or checks an export again.
 
 python -m ortho_edge.export --device pixel8 [--checkpoint DIR] [--out DIR] [--format all]
+python -m ortho_edge.export --verify DIR [--checkpoint DIR]
 """
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from ortho_edge.cli import run
+from ortho_edge.cli import UserError, run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +18,14 @@ class Arguments:
     """Export the most accurate subnet that fits a device, as ExecuTorch program and ONNX model.
 
     Every artefact is compared with the encoder it was made from and measured against the budget;
-    the folder appears only when all is well. Ends by transcribing a clip.
+    the folder appears only when all is well. Ends by transcribing a clip. With --verify an earlier
+    export is checked instead, and nothing is written.
     """
 
-    device: str
+    device: str | None = None
     """Name of a device, such as pixel8 or host, or a profile's .toml file."""
+    verify: Path | None = None
+    """Folder of an earlier export: check digests, contents, parity, transcripts and budget."""
     checkpoint: Path | None = None
     """Checkpoint folder; by default the one that ships."""
     out: Path | None = None
@@ -42,8 +46,13 @@ def main(arguments: Arguments) -> None:
     """Writes the folder, prints the table and transcribes the sample clip.
 
     Raises:
-        UserError: The device is unknown, the checkpoint unusable or the budget impossible.
+        UserError: The device is unknown, the checkpoint unusable or the budget impossible; or what
+            is verified is not as it was exported.
     """
+    if arguments.verify is not None:
+        return _verify(arguments, arguments.verify)
+    if arguments.device is None:
+        raise UserError("name a device with --device, or an earlier export with --verify")
     from ortho_edge.devices.catalogue import load_profile
     from ortho_edge.selector import budget_for
 
@@ -82,6 +91,31 @@ def main(arguments: Arguments) -> None:
     print(f"\nwritten: {request.out}")
     for line in transcribe_sample(request.checkpoint, request.out, runtimes):
         print(line)
+
+
+def _verify(arguments: Arguments, folder: Path) -> None:
+    """Prints what is right and wrong about an earlier export.
+
+    Raises:
+        UserError: Something is wrong with it, or an option makes no sense here.
+    """
+    changed = {
+        one.name
+        for one in fields(arguments)
+        if getattr(arguments, one.name) != one.default and one.name not in ("verify", "checkpoint")
+    }
+    if changed:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(changed))
+        raise UserError(f"--verify takes no option but --checkpoint; leave out {flags}")
+    import torch
+
+    from ortho_export.verify import complain, table, verify
+
+    torch.set_num_threads(1)
+    checks = verify(folder, arguments.checkpoint)
+    print(table(checks))
+    complain(folder, checks)
+    print(f"\n{folder} is as it was exported")
 
 
 if __name__ == "__main__":

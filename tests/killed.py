@@ -14,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from ortho_edge import atomic
 
@@ -45,7 +46,7 @@ def write_and_die(path: Path, lines: int) -> None:
     """Writes, and is killed before the line of that number."""
     left = lines
 
-    def trace(frame: FrameType, event: str, argument: object) -> object:
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal left
         if frame.f_code.co_filename not in TRACED:
             return None

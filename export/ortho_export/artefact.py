@@ -40,6 +40,7 @@ class Recognizer:
         encoder: The model itself; call `encode_batch`, which checks lengths first.
         min_frames: Shortest input in frames of 10 ms.
         max_frames: Longest input that was checked; None where there is no limit.
+        checkpoint_digest: Of the checkpoint that an artefact was made from.
         features: Features (T, bins) of mono 16 kHz samples in [-1, 1].
     """
 
@@ -49,6 +50,7 @@ class Recognizer:
     encoder: Encoder
     min_frames: int = MIN_FRAMES
     max_frames: int | None = None
+    checkpoint_digest: str = ""
     features: Callable[[np.ndarray], Tensor] = fbank
 
     def check_length(self, frames: int, what: str = "the audio") -> None:
@@ -144,6 +146,7 @@ def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) ->
         encoder=encoder,
         min_frames=facts.min_frames,
         max_frames=facts.max_frames,
+        checkpoint_digest=facts.checkpoint_digest,
     )
 
 

@@ -16,12 +16,12 @@ from ortho_edge.checkpoint import SYMBOLS, Checkpoint, load_checkpoint
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.components import REFERENCE_SECONDS
-from ortho_edge.data.audio import load_audio
 from ortho_edge.devices.memory import can_measure, peak_memory_mb
 from ortho_edge.selector import Selection, select
 from ortho_edge.subnet import Subnet
 from ortho_export import executorch, onnx
 from ortho_export.artefact import Recognizer, load_artefact
+from ortho_export.card import CARD, write_card
 from ortho_export.executorch import Delegation
 from ortho_export.facts import FRAMES_PER_SECOND, MAX_FRAMES, Facts, checkpoint_digest
 from ortho_export.manifest import MANIFEST, read_manifest, write_manifest
@@ -36,9 +36,8 @@ from ortho_export.measure import (
 from ortho_export.parity import Parity, check_parity, parity_clips
 from ortho_export.report import describe
 from ortho_export.results import EXECUTORCH, FILES, ONNXRUNTIME, Export, Request
+from ortho_export.sample import SAMPLE, describe_sample, load_sample, sample_text
 
-SAMPLE, SAMPLE_TEXT = "sample.flac", "sample.txt"
-"""A clip and its words, which a checkpoint folder may carry."""
 LOADERS = {EXECUTORCH: load_program, ONNXRUNTIME: load_model}
 
 
@@ -107,13 +106,13 @@ def export(request: Request) -> Export:
             latency if request.is_for_this_host else (),
             memory,
         )
-        write_manifest(folder, describe(result, folder))
+        manifest = describe(result, folder)
+        by_file = {FILES[runtime]: one for runtime, one in recognizers.items()}
+        manifest["checkpoint"] = request.checkpoint.resolve().name
+        manifest["sample"] = describe_sample(request.checkpoint, by_file)
+        manifest["files"][CARD] = write_card(folder, manifest, request.checkpoint)
+        write_manifest(folder, manifest)
     return result
-
-
-def load_sample(checkpoint: Path) -> np.ndarray | None:
-    """The sample clip of a checkpoint folder; None where it carries none."""
-    return load_audio(checkpoint / SAMPLE) if (checkpoint / SAMPLE).is_file() else None
 
 
 def transcribe_sample(checkpoint: Path, out: Path, runtimes: tuple[str, ...]) -> list[str]:
@@ -122,9 +121,8 @@ def transcribe_sample(checkpoint: Path, out: Path, runtimes: tuple[str, ...]) ->
     if sample is None:
         return [f"no {SAMPLE} in {checkpoint}: nothing to transcribe"]
     lines = []
-    if (checkpoint / SAMPLE_TEXT).is_file():
-        words = (checkpoint / SAMPLE_TEXT).read_text("utf-8").split()
-        lines.append(f"{SAMPLE} says: {' '.join(words)}")
+    if (words := sample_text(checkpoint)) is not None:
+        lines.append(f"{SAMPLE} says: {words}")
     for runtime in runtimes:
         text = load_artefact(out / FILES[runtime]).transcribe(sample)
         lines.append(f"{FILES[runtime]} hears: {text}")

@@ -76,9 +76,9 @@ def leftovers(request: Request) -> list[Path]:
     return list(request.out.parent.iterdir()) if request.out.parent.exists() else []
 
 
-def test_the_command_left_four_files(exported: Exported) -> None:
+def test_the_command_left_five_files(exported: Exported) -> None:
     assert set(content(exported.folder)) == {
-        "model.pte", "model.onnx", "tokens.txt", "manifest.json",
+        "model.pte", "model.onnx", "tokens.txt", "model_card.md", "manifest.json",
     }  # fmt: skip
     assert not list(exported.folder.parent.glob(".*"))
 
@@ -118,7 +118,9 @@ def test_a_new_export_replaces_the_old(
     (request_for.out / "stale.txt").write_text("of the earlier export")
     one_runtime = dataclasses.replace(request_for, runtimes=(ONNXRUNTIME,))
     result = pipeline.export(one_runtime)
-    assert set(content(request_for.out)) == {"model.onnx", "tokens.txt", "manifest.json"}
+    assert set(content(request_for.out)) == {
+        "model.onnx", "tokens.txt", "model_card.md", "manifest.json",
+    }  # fmt: skip
     assert set(result.parity) == {ONNXRUNTIME}
     assert leftovers(request_for) == [request_for.out]
 

@@ -1,0 +1,152 @@
+"""`model_card.md`: an export folder in words, for who finds it later."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ortho_edge.components import REFERENCE_SECONDS
+from ortho_export.manifest import describe_file
+from ortho_export.report import LIMITS
+
+CARD = "model_card.md"
+CHECKPOINT_CARD, ATTRIBUTION = "README.md", "## Data and attribution"
+"""Where a checkpoint states the licences of what it was trained on."""
+
+
+def write_card(folder: Path, manifest: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Writes the model card of an export folder.
+
+    Args:
+        folder: The folder; its other files must stand in it.
+        manifest: What the manifest states, but for the card itself.
+        checkpoint: Whose card is quoted for data and licences.
+
+    Returns:
+        The card's entry for the manifest.
+    """
+    (folder / CARD).write_text(card(manifest, attribution(checkpoint)), "utf-8")
+    return describe_file(folder / CARD)
+
+
+def attribution(checkpoint: Path) -> str | None:
+    """What a checkpoint's card says about its data; None where it has no such section."""
+    path = checkpoint / CHECKPOINT_CARD
+    if not path.is_file():
+        return None
+    _, found, rest = path.read_text("utf-8").partition(f"{ATTRIBUTION}\n")
+    return rest.partition("\n## ")[0].strip() if found else None
+
+
+def card(manifest: Mapping[str, Any], data: str | None) -> str:
+    """The text of a model card.
+
+    Args:
+        manifest: The content of the manifest.
+        data: Data, licences and attribution, in Markdown; None where the checkpoint states none.
+    """
+    subnet = manifest["subnet"]
+    shown = ", ".join(name for name, stated in manifest["files"].items() if "runtime" in stated)
+    bounds = manifest["bounds"]
+    sections = {
+        f"Model card: {subnet['name']} of {manifest['checkpoint']} for {manifest['device']}": (
+            f"A Conformer-CTC speech recogniser: 16 kHz audio of "
+            f"{_seconds(bounds, 'min_frames')} to {_seconds(bounds, 'max_frames')} s in, "
+            f"text out. Artefacts: {shown}. "
+            f"`tokens.txt` holds the symbols, `manifest.json` all that is said here and more.\n\n"
+            f"Subnet {subnet['name']} keeps {len(subnet['kept'])} of {subnet['num_components']} "
+            f"components: {manifest['parameters']:,} parameters, "
+            f"{manifest['flops']['flops'] / 1e6:,.0f} M FLOPs for {REFERENCE_SECONDS:g} s of audio "
+            f"({100 * manifest['flops']['share_of_full']:.0f} % of the full network)."
+        ),
+        "Error rates": _table(("set", "per cent"), _metrics(subnet["metrics"])),
+        "Cost": _table(("what", "figure", "provenance"), _costs(manifest)),
+        "Budget": _table(("limit",), ((one,) for one in _limits(manifest["budget"]))),
+        "Agreement with the checkpoint": _table(("file", "check", "figure"), _agreement(manifest)),
+        "Data and attribution": data or "The checkpoint states none. Ask whoever trained it.",
+        "Files": _table(
+            ("file", "bytes", "SHA-256"),
+            (
+                (f"`{name}`", f"{stated['bytes']:,}", f"`{stated['sha256']}`")
+                for name, stated in manifest["files"].items()
+            ),
+        )
+        + "\n\nCheck them all with `python -m ortho_edge.export --verify FOLDER`.",
+        "How to make it again": (
+            f"```sh\n{manifest['command']}\n```\n\n"
+            f"Made {manifest['created']} from checkpoint {manifest['checkpoint']}, digest "
+            f"`{manifest['checkpoint_digest']}`, with "
+            + ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+            + "."
+        ),
+    }
+    (title, lead), *rest = sections.items()
+    body = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in rest)
+    return f"# {title}\n\n{lead}\n{body}"
+
+
+def _seconds(bounds: Mapping[str, Any], key: str) -> str:
+    return f"{bounds[key] / bounds['frames_per_second']:g}"
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _metrics(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    for name, value in metrics.items():
+        yield name.replace("_", " ").replace("wer", "WER").replace("cer", "CER"), f"{value:.2f}"
+    if not metrics:
+        yield "none", "not recorded"
+
+
+def _costs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    seconds = manifest["budget"]["audio_seconds"]
+    latency, memory = manifest["latency"], manifest["memory_mb"]
+    for one in latency["predicted"]:
+        error = one["error_percent"]
+        yield (
+            f"latency, {one['runtime']}",
+            f"{one['milliseconds']:.2f} ms for {seconds:g} s of audio",
+            f"predicted for {manifest['device']}, from {one['provenance']} figures"
+            + ("" if error is None else f", error {error:g} %"),
+        )
+    for one in latency["measured"]:
+        place = "the device" if one["on_the_device"] else "not the device"
+        yield (
+            f"latency, {one['runtime']}",
+            f"{one['milliseconds']:.2f} ms for {one['seconds']:g} s of audio",
+            f"measured on the exporting host ({place}): {one['where']}, one thread",
+        )
+    yield "memory", f"{memory['predicted']:.1f} MB", f"predicted for {manifest['device']}"
+    for runtime, megabytes in memory["measured"].items():
+        yield f"memory, {runtime}", f"{megabytes:.1f} MB", "measured on the exporting host"
+    for name, stated in manifest["files"].items():
+        if "runtime" in stated:
+            yield f"file size, {name}", f"{stated['bytes'] / 1e6:.2f} MB", "measured"
+
+
+def _limits(budget: Mapping[str, Any]) -> Iterator[str]:
+    limits = [
+        f"at most {text.format(budget[name], seconds=budget['audio_seconds'])}"
+        for name, text in LIMITS.items()
+        if budget[name] is not None and budget[name] != float("inf")
+    ]
+    yield from limits or ["none"]
+
+
+def _agreement(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name, stated in manifest["files"].items():
+        if "parity" in stated:
+            parity = stated["parity"]
+            yield (
+                f"`{name}`",
+                f"largest error of a log-probability, {len(parity['frames'])} clips",
+                f"{parity['max_abs_error']:.1e} of {parity['limit']:g} allowed; same transcripts",
+            )
+    sample = manifest["sample"]
+    if sample is not None:
+        if sample["says"] is not None:
+            yield sample["clip"], "says", sample["says"]
+        for name, heard in sample["heard"].items():
+            yield f"`{name}`", f"hears in {sample['clip']}", heard or "nothing"

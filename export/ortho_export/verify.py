@@ -1,0 +1,234 @@
+"""Checks an export folder again: what is in it, that it loads, and that it still says the same."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ortho_edge.atomic import recover
+from ortho_edge.checkpoint import SYMBOLS, load_checkpoint, shipped_checkpoint
+from ortho_edge.cli import UserError
+from ortho_edge.compaction import DenseEncoder, compact
+from ortho_export.artefact import Recognizer, load_artefact
+from ortho_export.facts import checkpoint_digest
+from ortho_export.manifest import MANIFEST, SCHEMA_VERSION, digest, read_manifest
+from ortho_export.parity import ParityError, check_parity, parity_clips
+from ortho_export.sample import SAMPLE, load_sample
+
+GOOD, WRONG, SKIPPED = "ok", "WRONG", "not checked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding about an export folder.
+
+    Attributes:
+        what: What was looked at, such as `model.pte: SHA-256`.
+        outcome: `ok`, `WRONG` or `not checked`.
+        detail: The figures, or why.
+    """
+
+    what: str
+    outcome: str
+    detail: str = ""
+
+
+def verify(folder: Path, checkpoint: Path | None = None) -> tuple[Check, ...]:
+    """Looks at everything that the manifest of an export folder states.
+
+    Args:
+        folder: The folder.
+        checkpoint: Where the artefacts come from; the checkpoint that ships is tried without one.
+            Parity and transcripts need it, and are `not checked` where its digest is another.
+
+    Raises:
+        UserError: There is no export at `folder`, or a checkpoint that was named cannot be used.
+    """
+    if not folder.exists():
+        recover(folder)
+    if not folder.is_dir():
+        raise UserError(f"no export folder at {folder}")
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder} holds no {MANIFEST} of an export, or it is damaged")
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        raise UserError(
+            f"{folder / MANIFEST} has schema version {manifest['schema_version']}; "
+            f"this version reads {SCHEMA_VERSION}"
+        )
+    try:
+        return tuple(_checks(folder, manifest, checkpoint))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / MANIFEST} is damaged: {error!r} in it") from error
+
+
+def table(checks: tuple[Check, ...]) -> str:
+    """The findings as a table of three columns."""
+    width = max(len(one.what) for one in checks)
+    return "\n".join(f"{one.what:<{width}}  {one.outcome:<11}  {one.detail}" for one in checks)
+
+
+def complain(folder: Path, checks: tuple[Check, ...]) -> None:
+    """Ends well only if nothing is wrong.
+
+    Raises:
+        UserError: Something is; the message names all of it.
+    """
+    wrong = [f"{one.what}: {one.detail}" for one in checks if one.outcome == WRONG]
+    if wrong:
+        raise UserError(f"{folder} is not as it was exported: {'; '.join(wrong)}")
+
+
+def _checks(folder: Path, manifest: dict[str, Any], named: Path | None) -> Iterator[Check]:
+    intact = set()
+    for name, stated in manifest["files"].items():
+        found = _file(folder, name, stated)
+        if found.outcome == GOOD:
+            intact.add(name)
+        yield found
+    extra = sorted({one.name for one in folder.iterdir()} - {*manifest["files"], MANIFEST})
+    yield Check(
+        what="nothing else in the folder",
+        outcome=WRONG if extra else GOOD,
+        detail=f"not in {MANIFEST}: {', '.join(extra)}" if extra else "",
+    )
+    yield from _budget(manifest)
+    recognizers: dict[str, Recognizer] = {}
+    for name, stated in manifest["files"].items():
+        if "runtime" not in stated:
+            continue
+        if name not in intact:
+            yield Check(what=f"{name}: loads", outcome=SKIPPED, detail="the file is not intact")
+            continue
+        try:
+            recognizers[name] = load_artefact(folder / name)
+        except UserError as error:
+            yield Check(what=f"{name}: loads", outcome=WRONG, detail=str(error))
+            continue
+        yield _contents(name, recognizers[name], manifest, folder)
+    yield from _behaviour(recognizers, manifest, named)
+
+
+def _file(folder: Path, name: str, stated: Mapping[str, Any]) -> Check:
+    what = f"{name}: SHA-256"
+    path = folder / name
+    if Path(name).name != name:
+        return Check(what=what, outcome=WRONG, detail=f"{MANIFEST} names a file elsewhere")
+    if not path.is_file():
+        return Check(what=what, outcome=WRONG, detail="the file is missing")
+    size, expected = path.stat().st_size, stated["bytes"]
+    if size != expected:
+        return Check(what=what, outcome=WRONG, detail=f"{size} bytes instead of {expected}")
+    if (found := digest(path)) != stated["sha256"]:
+        return Check(what=what, outcome=WRONG, detail=f"{found[:12]}... is not the recorded one")
+    return Check(what=what, outcome=GOOD, detail=f"{found[:12]}..., {size:,} bytes")
+
+
+def _budget(manifest: Mapping[str, Any]) -> Iterator[Check]:
+    """The recorded sizes, which the files were compared with, against the recorded limits."""
+    budget = manifest["budget"]
+    figures = [
+        (f"{name}: file size", stated["bytes"] / 1e6, budget["size_mb"], "MB")
+        for name, stated in manifest["files"].items()
+        if "runtime" in stated
+    ]
+    figures.append(("parameters", manifest["parameters"], budget["params"], ""))
+    for what, value, limit, unit in figures:
+        if limit is None or limit == float("inf"):
+            yield Check(what=what, outcome=GOOD, detail="no limit")
+            continue
+        yield Check(
+            what=what,
+            outcome=GOOD if value <= limit else WRONG,
+            detail=f"{value:.10g} of at most {limit:.10g} {unit}".rstrip(),
+        )
+
+
+def _contents(
+    name: str, recognizer: Recognizer, manifest: Mapping[str, Any], folder: Path
+) -> Check:
+    """Whether an artefact says of itself what the manifest says of it."""
+    bounds = manifest["bounds"]
+    pairs = {
+        "subnet": (recognizer.subnet, manifest["subnet"]["name"]),
+        "checkpoint digest": (recognizer.checkpoint_digest, manifest["checkpoint_digest"]),
+        "shortest input": (recognizer.min_frames, bounds["min_frames"]),
+        "longest input": (recognizer.max_frames, bounds["max_frames"]),
+        "symbols": (_sha256(recognizer.tokens.lines()), manifest["files"][SYMBOLS]["sha256"]),
+    }
+    wrong = [f"{what} {one}, not {other}" for what, (one, other) in pairs.items() if one != other]
+    return Check(
+        what=f"{name}: loads",
+        outcome=WRONG if wrong else GOOD,
+        detail="; ".join(wrong) or f"subnet {recognizer.subnet}",
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _behaviour(
+    recognizers: Mapping[str, Recognizer], manifest: Mapping[str, Any], named: Path | None
+) -> Iterator[Check]:
+    """Parity and transcripts, where the checkpoint is at hand."""
+    path = shipped_checkpoint() if named is None else named
+    checkpoint = load_checkpoint(path)
+    same = checkpoint_digest(path) == manifest["checkpoint_digest"]
+    stated = f"{manifest['checkpoint']} {manifest['checkpoint_digest'][:12]}..."
+    if not same:
+        why = (
+            f"{path} is not checkpoint {stated}"
+            if named
+            else f"made from checkpoint {stated}; name its folder with --checkpoint"
+        )
+        yield Check(
+            what="checkpoint, parity, transcripts", outcome=WRONG if named else SKIPPED, detail=why
+        )
+        return
+    trained = checkpoint.subnet(manifest["subnet"]["name"])
+    kept = list(trained.subnet.kept) == manifest["subnet"]["kept"]
+    yield Check(
+        what="checkpoint",
+        outcome=GOOD if kept else WRONG,
+        detail=stated if kept else f"its {trained.name} keeps other components",
+    )
+    encoder = compact(checkpoint.supernet, trained.subnet, trained.head)
+    for name, recognizer in recognizers.items():
+        yield _parity(name, recognizer, encoder, manifest["files"][name], path)
+        yield _transcript(name, recognizer, manifest["sample"], path)
+
+
+def _parity(
+    name: str,
+    recognizer: Recognizer,
+    encoder: DenseEncoder,
+    stated: Mapping[str, Any],
+    checkpoint: Path,
+) -> Check:
+    what = f"{name}: parity"
+    assert recognizer.max_frames is not None
+    clips = parity_clips(load_sample(checkpoint), recognizer.min_frames, recognizer.max_frames)
+    try:
+        parity = check_parity(encoder, recognizer, clips, stated["parity"]["limit"])
+    except ParityError as error:
+        return Check(what=what, outcome=WRONG, detail=str(error))
+    return Check(
+        what=what,
+        outcome=GOOD,
+        detail=f"{parity.max_abs_error:.1e} of {parity.limit:g} allowed on {len(clips)} clips",
+    )
+
+
+def _transcript(
+    name: str, recognizer: Recognizer, stated: Mapping[str, Any] | None, checkpoint: Path
+) -> Check:
+    what = f"{name}: transcript of the sample"
+    sample = load_sample(checkpoint)
+    if stated is None or sample is None:
+        return Check(what=what, outcome=SKIPPED, detail=f"the checkpoint carries no {SAMPLE}")
+    heard, expected = recognizer.transcribe(sample), stated["heard"][name]
+    if heard != expected:
+        return Check(what=what, outcome=WRONG, detail=f"{heard!r} instead of {expected!r}")
+    return Check(what=what, outcome=GOOD, detail=heard)
