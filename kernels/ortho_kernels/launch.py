@@ -6,7 +6,8 @@ number of tokens: utterances differ in length all the time, and tuning anew for 
 makes other libraries fifty times slower. The table of a GPU also says which operations were
 measured faster than plain torch there.
 
-    {"operations": {"gated_ffn": {"speedup": 1.2, ...}},
+    {"architecture": "sm_90",  # of a GPU: what its rows are compiled for in tests
+     "operations": {"gated_ffn": {"speedup": 1.2, ...}},
      "kernels": {"expand": [{"dim": 512, "bits": 16, "config": {"BLOCK_M": 128, ...}}]}}
 """
 
@@ -16,12 +17,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 TABLES = "launch_tables"
 OPTIONS = ("num_warps", "num_stages")
+GRID = ("GROUP_M", "SPLITS")
+"""Entries of a configuration that shape the grid; kernels read them off it."""
+
+Precision = Literal["ieee", "tf32", "tf32x3"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,61 @@ class LaunchConfig:
 
     def arguments(self) -> dict[str, int]:
         """Keyword arguments of the launch."""
-        return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
+        # Triton's default for fused multiply-adds differs between versions.
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        blocks = {name: size for name, size in self.blocks.items() if name not in GRID}
+        return {**blocks, **options, "enable_fp_fusion": True}
+
+
+def start(
+    kernel: Any,
+    grid: tuple[int, ...],
+    config: LaunchConfig,
+    *arguments: Tensor | float | None,
+    **constants: Any,
+) -> None:
+    """Starts a kernel on the device of its first argument; nothing where the grid is empty.
+
+    Args:
+        kernel: What `triton.jit` made.
+        grid: Programs along each axis.
+        config: Tile sizes and options, passed by name.
+        *arguments: Arguments that change from call to call, in order; the first is a tensor.
+        **constants: Further compile-time constants.
+
+    Raises:
+        ValueError: Tensors are bfloat16 on the CPU, which Triton's interpreter multiplies as if
+            their bits were integers.
+    """
+    if 0 in grid:
+        return
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    if tensors[0].is_cpu and any(tensor.dtype == torch.bfloat16 for tensor in tensors):
+        raise ValueError("Triton's interpreter computes bfloat16 wrongly; use float32 or float16")
+    device = tensors[0].get_device() if tensors[0].is_cuda else -1  # -1 leaves it as it is
+    with torch.cuda.device(device):
+        submit(kernel, grid, arguments, {**constants, **config.arguments()})
+
+
+def submit(kernel: Any, grid: tuple[int, ...], arguments: tuple, options: dict[str, Any]) -> None:
+    """Hands a launch to Triton; tests that only compile put another function in its place."""
+    kernel[grid](*arguments, **options)
+
+
+def dot_precision(operand: Tensor) -> Precision:
+    """How float32 is multiplied: as `torch.backends.cuda.matmul` says, tf32 or exactly.
+
+    Other dtypes ignore it. `tf32x3`, nearly exact on tensor cores, must be asked for by name.
+    """
+    if operand.dtype == torch.float32 and torch.version.hip is None:
+        # `allow_tf32` raises once the newer property has been written; this one reads either.
+        return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+    return "ieee"
+
+
+def gpu_name(device: torch.device) -> str:
+    """What the driver calls a GPU; nothing for other devices."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def architecture_name(device: torch.device) -> str:
@@ -62,8 +122,7 @@ def launch_config(kernel: str, device: torch.device, dtype: torch.dtype, dim: in
         dtype: Of the activations.
         dim: Width that decides about tiles; the nearest one in the table counts.
     """
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return table_config(kernel, gpu, architecture_name(device), dtype, dim)
+    return table_config(kernel, gpu_name(device), architecture_name(device), dtype, dim)
 
 
 @functools.cache

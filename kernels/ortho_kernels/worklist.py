@@ -146,6 +146,32 @@ def refill(old: SubnetPlan, open_units: Sequence[OpenUnits]) -> SubnetPlan:
     )
 
 
+def by_unit(values: Tensor, work: Tensor, num_subnets: int, num_units: int) -> Tensor:
+    """Spreads one value per pair over (S, U); exactly 0 where a unit is closed.
+
+    It gathers rather than scatters, so nothing waits for the host and sums have a fixed order.
+
+    Args:
+        values: (capacity, ...); rows beyond the pairs may hold anything.
+        work: Buffer of the work list.
+        num_subnets: S.
+        num_units: U.
+    """
+    start, length = _layout(num_subnets, num_units)["slots"]
+    slots = work[start : start + length]
+    shape = (num_subnets, num_units, *values.shape[1:])
+    if values.shape[0] == 0:
+        return values.new_zeros(shape)
+    spread = values[slots.clamp(min=0)]
+    closed = (slots < 0).view(-1, *(1 for _ in values.shape[1:]))
+    return spread.masked_fill(closed, 0).view(shape)
+
+
+def open_subnets(work: Tensor, num_subnets: int) -> Tensor:
+    """Which subnets have an open unit, (S,) on the device of the work list's buffer."""
+    return work[1 : num_subnets + 1] > work[:num_subnets]
+
+
 def _layout(num_subnets: int, num_units: int) -> dict[str, tuple[int, int]]:
     """Start and length of each part of a buffer."""
     room = num_subnets * num_units
