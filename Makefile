@@ -14,15 +14,18 @@ RUN_STAMP := $(VENV)/stamp-run-$(KEY)
 DEV_STAMP := $(VENV)/stamp-dev-$(KEY)
 BIN := $(VENV)/bin
 
-.PHONY: help export test shapes lint format types bench docs dist install dev clean
+.PHONY: help export test test-arm shapes lint format types bench docs dist install dev clean
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 export: $(RUN_STAMP) ## export the shipped checkpoint for DEVICE (pixel8) to exports/ and transcribe with it
 	$(BIN)/python -m ortho_edge.export --device $(DEVICE)
 
 test: $(DEV_STAMP) ## run the whole test suite
 	$(BIN)/python -m pytest
+
+test-arm: $(DEV_STAMP) ## run every shipped size on emulated Arm cores (needs qemu-user and a cross compiler)
+	ORTHO_EDGE_ARM=all $(BIN)/python -m pytest -m arm
 
 shapes: $(DEV_STAMP) ## run the quick tests with every array shape in a signature checked
 	# beartype looks at random items of lists, which hypothesis takes for a strategy's chance

@@ -1,6 +1,7 @@
-"""Command: measures a device profile of this machine.
+"""Command: measures a device profile of this machine, or checks programs on an Arm core.
 
 python -m ortho_edge.profile [--out FILE] [--checkpoint DIR]
+python -m ortho_edge.profile --on cortex-a76 --check exports/pixel8
 """
 
 import os
@@ -28,6 +29,10 @@ class Arguments:
     """File to write; by default the one that --device host reads, in the user's configuration."""
     checkpoint: Path | None = None
     """Checkpoint whose architecture is measured; by default the one that ships."""
+    on: str | None = None
+    """Another machine: an Arm core that QEMU emulates here, such as cortex-a76."""
+    check: Path | None = None
+    """Measure nothing; run this .pte file, or those of a folder, there and here and compare."""
 
 
 def main(arguments: Arguments) -> None:
@@ -36,6 +41,13 @@ def main(arguments: Arguments) -> None:
     Raises:
         UserError: The checkpoint cannot be read or the file cannot be written.
     """
+    if arguments.check is not None:
+        if arguments.on is None:
+            raise UserError("--check needs --on, the machine that is compared with this one")
+        return _check(arguments.check, arguments.on)
+    if arguments.on is not None:
+        raise UserError("--on needs --check, what to run there")
+
     from ortho_edge.devices.catalogue import HOST, user_folder
 
     out = arguments.out or user_folder() / f"{HOST}.toml"
@@ -77,6 +89,37 @@ def main(arguments: Arguments) -> None:
     print(f"wrote {out}")
     if arguments.out is None:
         print(f"use it with: python -m ortho_edge.export --device {HOST}")
+
+
+def _check(path: Path, on: str) -> None:
+    """Runs programs there and here and prints how far they agree.
+
+    Raises:
+        UserError: There is nothing to run, or it cannot be run there.
+        ParityError: They do not agree.
+    """
+    programs = sorted(path.glob("*.pte")) if path.is_dir() else [path]
+    if not programs:
+        raise UserError(f"no .pte file in {path}")
+
+    from tqdm import tqdm
+
+    from ortho_edge.checkpoint import shipped_checkpoint
+    from ortho_edge.data.audio import load_audio
+    from ortho_edge.data.features import fbank
+    from ortho_export.arm.machines import emulator
+    from ortho_export.arm.programs import compare, install
+    from ortho_export.arm.toolchain import load_bundle
+
+    features = fbank(load_audio(shipped_checkpoint() / "sample.flac"))
+    with emulator(on) as machine:
+        runner = install(machine, load_bundle())
+        for program in tqdm(programs, desc=machine.name, unit="program", leave=False):
+            one = compare(runner, program, features)
+            tqdm.write(
+                f"{program}: on {machine.name} as here, a log-probability differs by "
+                f"{one.max_abs_error:.1e} at most; hears: {one.text}"
+            )
 
 
 if __name__ == "__main__":

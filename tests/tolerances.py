@@ -59,6 +59,11 @@ TOLERANCES: dict[str, Tolerance] = {
     "parity_float32": Tolerance(
         rtol=0.0, atol=1e-3, reason="the contract of export: log-probs of another runtime's kernels"
     ),
+    "arm_float32": Tolerance(
+        rtol=0.0,
+        atol=1e-4,
+        reason="one program on x86 and Arm: XNNPACK's kernels sum in another order, 4e-6 measured",
+    ),
 }
 
 
