@@ -37,13 +37,13 @@ FEATURES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedSubnet:
-    """A subnet that training produced.
+    """A subnet that training produced, or one composed from its components.
 
     Attributes:
         name: Its size's name, such as `s030`.
         subnet: What it keeps.
         head: Its CTC head.
-        target: The share of the full cost that it was trained for.
+        target: The share of the full cost that it was trained for; its own share where it was not.
         metrics: Error rates in per cent, such as `{"dev_wer": 4.2, "dev_cer": 1.9}`.
     """
 
@@ -63,12 +63,15 @@ class Checkpoint:
         tokens: Its symbols.
         subnets: Trained subnets, the largest first.
         provenance: Seed, versions, commit, data digest, command.
+        order: Every component, in the order in which the learned slots take them; None in
+            checkpoints that do not record it.
     """
 
     supernet: Supernet
     tokens: Tokens
     subnets: tuple[TrainedSubnet, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    order: tuple[int, ...] | None = None
 
     def subnet(self, name: str) -> TrainedSubnet:
         """The trained subnet of that name.
@@ -116,6 +119,8 @@ def save_checkpoint(
         ],
         "provenance": dict(checkpoint.provenance),
     }
+    if checkpoint.order is not None:
+        description["order"] = list(checkpoint.order)
     weights = {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in checkpoint.supernet.state_dict().items()
@@ -184,9 +189,14 @@ def _assemble(path: Path, description: dict[str, Any]) -> Checkpoint:
     for one in subnets:
         if not 0 <= one.head < len(supernet.ctc_heads):
             raise ValueError(f"subnet {one.name} names CTC head {one.head}, which does not exist")
+    # Added after the first checkpoints: those that lack it are as good.
+    order = description.get("order")
+    if order is not None and sorted(order) != list(range(len(supernet.space))):
+        raise ValueError("order must name every component once")
     return Checkpoint(
         supernet=supernet.eval(),
         tokens=tokens,
         subnets=subnets,
         provenance=description["provenance"],
+        order=None if order is None else tuple(order),
     )

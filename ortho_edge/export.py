@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from ortho_edge.budget_options import BudgetOptions
 from ortho_edge.cli import UserError, run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(BudgetOptions):
     """Export the most accurate subnet that fits a device, as ExecuTorch program and ONNX model.
 
     Every artefact is compared with the encoder it was made from and measured against the budget;
@@ -32,14 +33,9 @@ class Arguments:
     """Folder to write, exports/<device> by default; an earlier export there is replaced."""
     format: Literal["all", "executorch", "onnx"] = "all"
     """What to write."""
-    latency_ms: float | None = None
-    """Budget: latency of an utterance. This and the other limits default to those of the device."""
-    memory_mb: float | None = None
-    """Budget: peak memory."""
-    size_mb: float | None = None
-    """Budget: size of each file."""
-    params: float | None = None
-    """Budget: parameters."""
+    subnet: Literal["trained", "any"] = "trained"
+    """trained: a size whose error rate was measured. any: whatever fills the budget best, composed
+    of the components that the trained sizes keep; its error rate is unknown."""
 
 
 def main(arguments: Arguments) -> None:
@@ -54,7 +50,6 @@ def main(arguments: Arguments) -> None:
     if arguments.device is None:
         raise UserError("name a device with --device, or an earlier export with --verify")
     from ortho_edge.devices.catalogue import load_profile
-    from ortho_edge.selector import budget_for
 
     profile = load_profile(arguments.device)
 
@@ -72,16 +67,11 @@ def main(arguments: Arguments) -> None:
     }[arguments.format]  # fmt: skip
     request = Request(
         profile=profile,
-        budget=budget_for(
-            profile,
-            latency_ms=arguments.latency_ms,
-            memory_mb=arguments.memory_mb,
-            size_mb=arguments.size_mb,
-            params=arguments.params,
-        ),
+        budget=arguments.budget(profile),
         checkpoint=arguments.checkpoint or shipped_checkpoint(),
         out=arguments.out or Path("exports") / profile.name,
         runtimes=runtimes,
+        subnet=arguments.subnet,
         command=shlex.join(["python", "-m", "ortho_edge.export", *sys.argv[1:]]),
     )
     result = export(request)

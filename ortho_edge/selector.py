@@ -1,11 +1,12 @@
 """The selector: the trained subnet with the best error rate inside a device's budget.
 
 A budget means at most: nothing above a limit is ever returned. Latency and memory are what the
-profile predicts for the worst of the runtimes asked for.
+profile predicts for the worst of the runtimes asked for. `ortho_edge.fleet` selects for several
+devices at once, and beyond the trained subnets.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
@@ -20,6 +21,7 @@ _WORDS = {
     "memory_mb": ("memory", " MB"),
     "size_mb": ("file size", " MB"),
     "params": ("parameters", ""),
+    "flops": ("FLOPs", ""),
 }
 
 __all__ = [
@@ -28,19 +30,25 @@ __all__ = [
     "Limit",
     "Selection",
     "budget_for",
+    "by_cheapness",
+    "candidate",
     "choose",
     "fits",
+    "impossible",
     "limits",
     "select",
+    "selection_of",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A trained subnet with everything that a budget can limit.
+    """A subnet with everything that a budget can limit.
 
     Attributes:
-        flops_share: Of the full network, for the budget's audio length.
+        trained: The subnet; one that was composed has no metrics.
+        flops: For the budget's audio length.
+        flops_share: Of the full network.
         latency: Prediction per runtime.
         memory_mb: Of the runtime that needs most, like `size_mb`.
     """
@@ -83,6 +91,11 @@ class Limit:
         """The word and the candidate's value, such as `latency 6.1 ms`."""
         return f"{self.word} {self.quantity(self.value)}"
 
+    @property
+    def excess(self) -> str:
+        """The value and by how much it exceeds the limit."""
+        return f"{self.text} ({self.quantity(-self.slack)} too much)"
+
     def quantity(self, value: float) -> str:
         """A value with its unit."""
         return f"{_number(value)}{_WORDS[self.name][1]}"
@@ -114,13 +127,20 @@ def fits(budget: Budget, candidate: Candidate) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """A choice and why it was made."""
+    """A choice for one device and why it was made.
+
+    Attributes:
+        candidates: Every trained subnet, the cheapest first.
+        next_up: What would be chosen if the budget allowed a little more; None when nothing would.
+        notes: What else to know of the choice, a line each.
+    """
 
     device: str
     budget: Budget
     candidates: tuple[Candidate, ...]
-    """Every trained subnet, the cheapest first."""
     chosen: Candidate
+    next_up: Candidate | None
+    notes: tuple[str, ...] = ()
 
     @property
     def trained(self) -> TrainedSubnet:
@@ -128,48 +148,47 @@ class Selection:
         return self.chosen.trained
 
     @property
-    def next_up(self) -> Candidate | None:
-        """The cheapest subnet that would be chosen instead if the budget allowed it."""
-        return next(
-            (one for one in self.candidates if _preference(one, self._by_error) < self._rank), None
-        )
+    def is_trained(self) -> bool:
+        """Whether training produced the chosen subnet, so that its error rate was measured."""
+        return any(one.trained == self.trained for one in self.candidates)
 
     @property
     def binding(self) -> Limit | None:
         """The limit that keeps `next_up` out, by the largest ratio; None when nothing binds."""
+        return max(self._broken, key=lambda one: one.value / one.limit, default=None)
+
+    @property
+    def _broken(self) -> list[Limit]:
         if self.next_up is None:
-            return None
-        broken = [one for one in limits(self.budget, self.next_up) if not one.holds]
-        return max(broken, key=lambda one: one.value / one.limit)
+            return []
+        return [one for one in limits(self.budget, self.next_up) if not one.holds]
 
     def explanation(self) -> list[str]:
         """Lines for a person: the slack of every limit, what binds, what the next size costs."""
-        lines = [
+        return [*self.slack(), self.next_size(), *self.notes]
+
+    def slack(self) -> list[str]:
+        """A line per limit: the value, the limit and what is left of it."""
+        return [
             f"{limit.text} of at most {limit.quantity(limit.limit)}, "
             f"{limit.quantity(limit.slack)} to spare"
             for limit in limits(self.budget, self.chosen)
         ]
+
+    def next_size(self) -> str:
+        """Which limit binds and what the next size up would take."""
         binding, larger = self.binding, self.next_up
-        if binding is None or larger is None:
-            return [*lines, "no limit binds: nothing better was trained"]
-        need = " and ".join(one.text for one in limits(self.budget, larger) if not one.holds)
+        if larger is None:
+            return "no limit binds: nothing better was trained"
+        if binding is None:
+            return f"no limit of {self.device} binds: {larger.trained.name} fits here"
+        need = " and ".join(one.excess for one in self._broken)
         gain = (
             ""
             if larger.error_rate is None or self.chosen.error_rate is None
             else f" (dev WER {larger.error_rate:.2f} % instead of {self.chosen.error_rate:.2f} %)"
         )
-        return [
-            *lines,
-            f"{binding.word} binds: the next size up, {larger.trained.name}{gain}, takes {need}",
-        ]
-
-    @property
-    def _by_error(self) -> bool:
-        return _rank_by_error(self.candidates)
-
-    @property
-    def _rank(self) -> tuple[float, ...]:
-        return _preference(self.chosen, self._by_error)
+        return f"{binding.word} binds: the next size up, {larger.trained.name}{gain}, takes {need}"
 
 
 def budget_for(
@@ -179,20 +198,29 @@ def budget_for(
     memory_mb: float | None = None,
     size_mb: float | None = None,
     params: float | None = None,
+    flops: float | None = None,
+    rtf: float | None = None,
     audio_seconds: float | None = None,
 ) -> Budget:
     """The profile's default budget with the limits that the user named in place of its own.
 
-    `math.inf` lifts a limit.
+    `math.inf` lifts a limit. `rtf`, the real-time factor, is a latency as share of the audio's
+    length; of both, the tighter counts.
 
     Raises:
         UserError: A limit is not above 0.
     """
+    if rtf is not None:
+        if not rtf > 0:
+            raise UserError(f"budget: rtf must be above 0, not {rtf}")
+        seconds = audio_seconds or profile.budget.audio_seconds
+        latency_ms = min(1000 * rtf * seconds, math.inf if latency_ms is None else latency_ms)
     named = {
         "latency_ms": latency_ms,
         "memory_mb": memory_mb,
         "size_mb": size_mb,
         "params": params,
+        "flops": flops,
         "audio_seconds": audio_seconds,
     }
     defaults = {name: getattr(profile.budget, name) for name in named}
@@ -224,11 +252,10 @@ def select(
     """
     if not checkpoint.subnets:
         raise UserError("the checkpoint has no trained subnet")
-    names = tuple(runtimes or profile.runtimes)
     seconds = budget.audio_seconds
     space = checkpoint.supernet.space
     candidates = tuple(
-        _candidate(profile, space, one, seconds, names) for one in checkpoint.subnets
+        candidate(profile, space, one, seconds, runtimes) for one in checkpoint.subnets
     )
     return choose(profile.name, budget, candidates)
 
@@ -239,22 +266,45 @@ def choose(device: str, budget: Budget, candidates: Sequence[Candidate]) -> Sele
     Raises:
         UserError: Nothing fits.
     """
-    ordered = tuple(sorted(candidates, key=_cheapness))
-    by_error = _rank_by_error(ordered)
+    ordered = by_cheapness(candidates)
     fitting = [one for one in ordered if fits(budget, one)]
     if not fitting:
-        raise UserError(" ".join(_impossible(device, budget, ordered)))
+        raise UserError(impossible(device, budget, ordered))
+    by_error = _rank_by_error(ordered)
     chosen = min(fitting, key=lambda one: _preference(one, by_error))
-    return Selection(device=device, budget=budget, candidates=ordered, chosen=chosen)
+    return selection_of(device, budget, ordered, chosen)
 
 
-def _candidate(
+def selection_of(
+    device: str, budget: Budget, candidates: Sequence[Candidate], chosen: Candidate
+) -> Selection:
+    """The selection of `chosen`, one of the candidates, with the cheapest better one as next up."""
+    ordered = by_cheapness(candidates)
+    by_error = _rank_by_error(ordered)
+    rank = _preference(chosen, by_error)
+    better = (one for one in ordered if _preference(one, by_error) < rank)
+    return Selection(
+        device=device,
+        budget=budget,
+        candidates=ordered,
+        chosen=chosen,
+        next_up=next(better, None),
+    )
+
+
+def candidate(
     profile: DeviceProfile,
     space: ComponentSpace,
     trained: TrainedSubnet,
     seconds: float,
-    runtimes: tuple[str, ...],
+    runtimes: Sequence[str] | None = None,
 ) -> Candidate:
+    """A subnet with what the profile predicts for it.
+
+    Raises:
+        UserError: The profile has no figures for a runtime.
+    """
+    runtimes = tuple(runtimes or profile.runtimes)
     subnet = trained.subnet
     prints = [predict_footprint(profile, space, subnet, seconds, name) for name in runtimes]
     flops = space.flops(subnet, seconds)
@@ -267,6 +317,11 @@ def _candidate(
         memory_mb=max(one.memory_mb for one in prints),
         size_mb=max(one.size_mb for one in prints),
     )
+
+
+def by_cheapness(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The cheapest first."""
+    return tuple(sorted(candidates, key=_cheapness))
 
 
 def _cheapness(candidate: Candidate) -> tuple[float, ...]:
@@ -285,26 +340,29 @@ def _preference(candidate: Candidate, by_error: bool) -> tuple[float, ...]:
     return (-candidate.flops, -candidate.params)
 
 
-def _impossible(device: str, budget: Budget, candidates: Sequence[Candidate]) -> Iterator[str]:
+def impossible(
+    device: str, budget: Budget, candidates: Sequence[Candidate], what: str = "trained subnet"
+) -> str:
     """Why nothing fits, in words, each limit with the smallest value that can be reached."""
-    seconds = f"{budget.audio_seconds:g} s of audio"
-    yield f"no trained subnet fits the budget on {device!r} for {seconds}:"
+    start = f"no {what} fits the budget on {device!r} for {budget.audio_seconds:g} s of audio:"
     smallest = [
         min((limits(budget, one)[index] for one in candidates), key=lambda limit: limit.value)
         for index in range(len(limits(budget, candidates[0])))
     ]
-    too_low = [one for one in smallest if not one.holds]
-    if too_low:
-        yield "; ".join(
+    if too_low := [one for one in smallest if not one.holds]:
+        reasons = "; ".join(
             f"{one.word} {one.quantity(one.limit)} is below the smallest reachable, "
             f"{one.quantity(_rounded_up(one.value))}"
             for one in too_low
         )
-        return
+        return f"{start} {reasons}"
     together = " and ".join(f"{one.word} {one.quantity(one.limit)}" for one in smallest)
-    cheapest = candidates[0]
+    cheapest = min(candidates, key=_cheapness)
     values = ", ".join(one.text for one in limits(budget, cheapest))
-    yield f"none holds {together} together; the fastest, {cheapest.trained.name}, takes {values}"
+    return (
+        f"{start} none holds {together} together; the fastest, {cheapest.trained.name}, "
+        f"takes {values}"
+    )
 
 
 def _number(value: float) -> str:

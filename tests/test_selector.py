@@ -18,7 +18,7 @@ from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import BLANK, Tokens
 
-LIMITS = ("latency_ms", "memory_mb", "size_mb", "params")
+LIMITS = ("latency_ms", "memory_mb", "size_mb", "params", "flops")
 ARCHITECTURE = Architecture(
     vocab_size=5, dim=16, num_blocks=2, num_heads=2, head_dim=8, ffn_dim=32, kernel_size=3,
     front_end="strided", front_end_channels=(4, 4),
@@ -83,6 +83,7 @@ budgets = st.builds(
     memory_mb=st.one_of(st.none(), coarse),
     size_mb=st.one_of(st.none(), coarse),
     params=st.one_of(st.none(), coarse),
+    flops=st.one_of(st.none(), coarse),
 )
 
 
@@ -93,6 +94,7 @@ def over(one: Candidate, budget: Budget) -> list[str]:
         "memory_mb": one.memory_mb,
         "size_mb": one.size_mb,
         "params": one.params,
+        "flops": one.flops,
     }
     broken = []
     for name in LIMITS:
@@ -150,12 +152,13 @@ def test_when_nothing_fits_the_values_named_are_enough(
     reachable = {
         word: float(value)
         for word, value in re.findall(
-            r"(latency|memory|file size|parameters) \S+(?: ms| MB)? is below the smallest "
-            r"reachable, (\S+?)(?: ms| MB)?(?:;|$)",
+            r"(latency|memory|file size|parameters|FLOPs) \S+(?: ms| MB)? is below the smallest "
+            r"reachable, ([\d.,]+)(?: ms| MB)?(?:;|$)",
             message,
         )
     }
-    fields = dict(zip(("latency", "memory", "file size", "parameters"), LIMITS, strict=True))
+    words = ("latency", "memory", "file size", "parameters", "FLOPs")
+    fields = dict(zip(words, LIMITS, strict=True))
     too_low = {
         word
         for word, name in fields.items()
@@ -208,7 +211,9 @@ def test_the_explanation_names_what_binds_and_what_the_next_size_takes() -> None
         "file size 2 MB of at most 2.5 MB, 0.5 MB to spare",
     ]
     assert lines[2].startswith("file size binds: the next size up, large (dev WER 3.00 %")
-    assert lines[2].endswith("takes latency 8 ms and file size 6 MB")
+    assert lines[2].endswith(
+        "takes latency 8 ms (1 ms too much) and file size 6 MB (3.5 MB too much)"
+    )
 
 
 def test_the_explanation_says_when_nothing_binds() -> None:

@@ -37,6 +37,12 @@ def attribution(checkpoint: Path) -> str | None:
     return rest.partition("\n## ")[0].strip() if found else None
 
 
+UNTRAINED = (
+    " It was composed for its budget and never trained as such: its error rate is unknown until it "
+    "is measured."
+)
+
+
 def card(manifest: Mapping[str, Any], data: str | None) -> str:
     """The text of a model card.
 
@@ -57,6 +63,7 @@ def card(manifest: Mapping[str, Any], data: str | None) -> str:
             f"components: {manifest['parameters']:,} parameters, "
             f"{manifest['flops']['flops'] / 1e6:,.0f} M FLOPs for {REFERENCE_SECONDS:g} s of audio "
             f"({100 * manifest['flops']['share_of_full']:.0f} % of the full network)."
+            + ("" if subnet["trained"] else UNTRAINED)
         ),
         "Error rates": _table(("set", "per cent"), _metrics(subnet["metrics"])),
         "Cost": _table(("what", "figure", "provenance"), _costs(manifest)),

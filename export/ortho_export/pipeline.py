@@ -17,7 +17,8 @@ from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.memory import can_measure, peak_memory_mb
-from ortho_edge.selector import Selection, select
+from ortho_edge.fleet import Demand, select_for_all
+from ortho_edge.selector import Selection
 from ortho_edge.subnet import Subnet
 from ortho_export import executorch, onnx
 from ortho_export.artefact import Recognizer, load_artefact
@@ -150,7 +151,8 @@ def _check_out(out: Path) -> None:
 
 def _select(request: Request) -> _Model:
     checkpoint = load_checkpoint(request.checkpoint)
-    selection = select(request.profile, request.budget, checkpoint, request.runtimes)
+    demand = Demand(profile=request.profile, budget=request.budget, runtimes=request.runtimes)
+    (selection,) = select_for_all([demand], checkpoint, request.subnet)
     trained = selection.trained
     facts = Facts(
         subnet=trained.name,

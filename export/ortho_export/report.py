@@ -18,6 +18,7 @@ LIMITS = {
     "memory_mb": "memory {:g} MB",
     "size_mb": "file {:g} MB",
     "params": "{:,.0f} parameters",
+    "flops": "{:,.0f} FLOPs for {seconds:g} s of audio",
 }
 
 
@@ -32,10 +33,15 @@ def _rows(export: Export) -> Iterator[tuple[str, str]]:
     profile, selection = export.request.profile, export.selection
     chosen, trained = selection.chosen, selection.trained
     yield "device", f"{profile.name}: {profile.description}"
-    place = selection.candidates[::-1].index(chosen) + 1
+    place = (
+        f"number {selection.candidates[::-1].index(chosen) + 1} by size of "
+        f"{len(selection.candidates)}"
+        if selection.is_trained
+        else "composed for this budget, not trained"
+    )
     yield (
         "subnet",
-        f"{trained.name}, number {place} by size of {len(selection.candidates)}; keeps "
+        f"{trained.name}, {place}; keeps "
         f"{len(trained.subnet.kept)} of {trained.subnet.num_components} components",
     )
     yield "budget", f"at most {_budget(selection.budget)}"
@@ -104,6 +110,8 @@ def describe(export: Export, folder: Path) -> dict[str, Any]:
         "checkpoint_digest": facts.checkpoint_digest,
         "subnet": {
             "name": trained.name,
+            "trained": selection.is_trained,
+            "head": trained.head,
             "target": trained.target,
             "num_components": trained.subnet.num_components,
             "kept": list(trained.subnet.kept),

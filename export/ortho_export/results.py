@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ortho_edge.devices.catalogue import HOST
 from ortho_edge.devices.profile import Budget, DeviceProfile
+from ortho_edge.fleet import Source
 from ortho_edge.selector import Selection
 from ortho_export.executorch import Delegation
 from ortho_export.facts import Facts
@@ -27,6 +28,7 @@ class Request:
         checkpoint: Folder of the checkpoint.
         out: Folder to write; replaced as a whole when it holds an earlier export.
         runtimes: Which artefacts to make.
+        subnet: Whether only a trained subnet may be chosen.
         command: For the manifest.
     """
 
@@ -36,6 +38,7 @@ class Request:
     out: Path
     runtimes: tuple[str, ...] = (EXECUTORCH, ONNXRUNTIME)
     command: str = ""
+    subnet: Source = "trained"
 
     @property
     def is_for_this_host(self) -> bool:

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ortho_edge.atomic import recover
-from ortho_edge.checkpoint import SYMBOLS, load_checkpoint, shipped_checkpoint
+from ortho_edge.checkpoint import (
+    SYMBOLS,
+    Checkpoint,
+    TrainedSubnet,
+    load_checkpoint,
+    shipped_checkpoint,
+)
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder, compact
+from ortho_edge.subnet import Subnet
 from ortho_export.artefact import Recognizer, load_artefact
 from ortho_export.facts import checkpoint_digest
 from ortho_export.manifest import MANIFEST, SCHEMA_VERSION, digest, read_manifest
@@ -187,7 +194,7 @@ def _behaviour(
             what="checkpoint, parity, transcripts", outcome=WRONG if named else SKIPPED, detail=why
         )
         return
-    trained = checkpoint.subnet(manifest["subnet"]["name"])
+    trained = _subnet(checkpoint, manifest["subnet"])
     kept = list(trained.subnet.kept) == manifest["subnet"]["kept"]
     yield Check(
         what="checkpoint",
@@ -198,6 +205,20 @@ def _behaviour(
     for name, recognizer in recognizers.items():
         yield _parity(name, recognizer, encoder, manifest["files"][name], path)
         yield _transcript(name, recognizer, manifest["sample"], path)
+
+
+def _subnet(checkpoint: Checkpoint, stated: Mapping[str, Any]) -> TrainedSubnet:
+    """The exported subnet: a trained one by its name, a composed one by its components."""
+    if stated.get("trained", True):
+        return checkpoint.subnet(stated["name"])
+    size = len(checkpoint.supernet.space)
+    try:
+        subnet = Subnet(size, tuple(stated["kept"]))
+    except ValueError as error:
+        raise UserError(f"{MANIFEST} is damaged: {error}") from error
+    return TrainedSubnet(
+        name=stated["name"], subnet=subnet, head=stated["head"], target=stated["target"]
+    )
 
 
 def _parity(

@@ -200,6 +200,8 @@ class Budget:
     memory_mb: float | None = None
     size_mb: float | None = None
     params: float | None = None
+    flops: float | None = None
+    """For `audio_seconds` of audio, a multiply-accumulate counted as two."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when a limit is not above 0."""

@@ -6,6 +6,7 @@ memory traffic, and a fit absorbs what a runtime fuses.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from ortho_edge.components import FRAMES_PER_SECOND, ComponentSpace
@@ -32,6 +33,7 @@ class Work:
     """Elements that must be held at its fullest moment, the residual stream included."""
 
 
+@lru_cache(maxsize=4096)
 def workload(space: ComponentSpace, subnet: Subnet, seconds: float) -> tuple[Work, ...]:
     """The modules of a subnet in the order in which they run, for `seconds` of audio.
 
@@ -56,6 +58,7 @@ def workload(space: ComponentSpace, subnet: Subnet, seconds: float) -> tuple[Wor
     return (*works, fixed["norm"], fixed["ctc_head"])
 
 
+@lru_cache(maxsize=256)
 def _unit(
     space: ComponentSpace, module: ModuleName, empty: Subnet, seconds: float
 ) -> tuple[float, float, float]:

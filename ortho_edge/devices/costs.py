@@ -1,0 +1,122 @@
+"""What a device profile says a subnet costs, as cost models: for training and for composition."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ortho_edge.components import ComponentSpace
+from ortho_edge.costs import (
+    CostModel,
+    CostTable,
+    criterion_costs,
+    flops_costs,
+    tabulate,
+    tabulate_peak,
+)
+from ortho_edge.devices.latency import predict_footprint, predict_latency, runtime_cost
+from ortho_edge.devices.profile import Budget, DeviceProfile
+
+PRECISION = "fp32"
+
+
+def latency_costs(
+    profile: DeviceProfile, space: ComponentSpace, seconds: float, runtimes: Sequence[str] = ()
+) -> CostModel:
+    """Predicted latency in ms for `seconds` of audio, of the slowest runtime.
+
+    Raises:
+        UserError: The profile has no figures for a runtime.
+    """
+
+    def table(runtime: str) -> CostTable:
+        return tabulate(
+            space,
+            lambda one: predict_latency(profile, space, one, seconds, runtime).milliseconds,
+        )
+
+    return CostModel(
+        space=space,
+        name=f"latency on {profile.name}",
+        tables=tuple(table(runtime) for runtime in runtimes or profile.runtimes),
+    )
+
+
+def size_costs(
+    profile: DeviceProfile, space: ComponentSpace, runtimes: Sequence[str] = ()
+) -> CostModel:
+    """Predicted file size in MB, of the runtime whose file is largest.
+
+    Raises:
+        UserError: The profile has no figures for a runtime.
+    """
+
+    def table(runtime: str) -> CostTable:
+        return tabulate(
+            space, lambda one: predict_footprint(profile, space, one, 1.0, runtime).size_mb
+        )
+
+    return CostModel(
+        space=space,
+        name=f"file size on {profile.name}",
+        tables=tuple(table(runtime) for runtime in runtimes or profile.runtimes),
+    )
+
+
+def memory_costs(
+    profile: DeviceProfile, space: ComponentSpace, seconds: float, runtimes: Sequence[str] = ()
+) -> CostModel:
+    """Predicted peak memory in MB for `seconds` of audio, of the runtime that needs most.
+
+    Weights add up over modules; of the activations only the fullest module counts.
+
+    Raises:
+        UserError: The profile has no figures for a runtime.
+    """
+    return CostModel(
+        space=space,
+        name=f"memory on {profile.name}",
+        tables=tuple(
+            _memory_table(profile, space, seconds, runtime)
+            for runtime in runtimes or profile.runtimes
+        ),
+    )
+
+
+def _memory_table(
+    profile: DeviceProfile, space: ComponentSpace, seconds: float, runtime: str
+) -> CostTable:
+    memory = runtime_cost(profile, runtime, PRECISION).memory
+    weights = _with_memory(profile, runtime, replace(memory, activation_copies=0.0))
+    activations = _with_memory(profile, runtime, replace(memory, fixed_mb=0.0, weight_copies=0.0))
+
+    sums = tabulate(
+        space, lambda one: predict_footprint(weights, space, one, seconds, runtime).memory_mb
+    )
+    peaks = tabulate_peak(
+        space, lambda one: predict_footprint(activations, space, one, seconds, runtime).memory_mb
+    )
+    return replace(sums, floor=peaks.floor, peak_by_units=peaks.peak_by_units)
+
+
+def _with_memory(profile: DeviceProfile, runtime: str, memory) -> DeviceProfile:
+    costs = replace(profile.runtimes[runtime][PRECISION], memory=memory)
+    return replace(profile, runtimes={runtime: {PRECISION: costs}})
+
+
+def budget_costs(
+    profile: DeviceProfile, budget: Budget, space: ComponentSpace, runtimes: Sequence[str] = ()
+) -> list[tuple[CostModel, float]]:
+    """Every limit that a budget sets, with the cost model of what it limits."""
+    seconds = budget.audio_seconds
+    models = {
+        "latency_ms": lambda: latency_costs(profile, space, seconds, runtimes),
+        "memory_mb": lambda: memory_costs(profile, space, seconds, runtimes),
+        "size_mb": lambda: size_costs(profile, space, runtimes),
+        "params": lambda: criterion_costs(space, "params"),
+        "flops": lambda: flops_costs(space, seconds),
+    }
+    return [
+        (model(), limit)
+        for name, model in models.items()
+        if (limit := getattr(budget, name)) is not None and limit < math.inf
+    ]
