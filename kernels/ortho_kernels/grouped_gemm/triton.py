@@ -77,7 +77,7 @@ def expand_kernel(
 
 @triton.jit(do_not_specialize=RUNTIME, do_not_specialize_on_alignment=["work"])
 def reduce_kernel(
-    h, weight, bias, residual, work, out, scale, M, D, W, S, U,
+    h, weight, bias, residual, work, out, scale, M, D, W, S, U, bias_stride,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     FULL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -117,6 +117,7 @@ def reduce_kernel(
     column = n * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
     inside = (row < rows) & (column < D)
     if bias is not None:
+        bias += subnet * bias_stride
         product += tl.load(bias + column, mask=column < D, other=0.0).to(tl.float32)
     product = tl.where(pairs > 0, product * scale, 0.0)
     tile = (subnet.to(tl.int64) * M + m * BLOCK_M) * D + row * D + column
@@ -234,7 +235,7 @@ def reduce(
         weight: (U, W, D), contiguous, in the dtype of h.
         work: Buffer of the work list.
         num_subnets: S.
-        bias: (D,), added where a unit is open.
+        bias: (D,), or (S, D) with one of each subnet; added where a unit is open.
         residual: (S, M, D), contiguous.
         scale: Of the sum and the bias.
         precision: Of products of float32; by default `dot_precision`.
@@ -251,6 +252,7 @@ def reduce(
     start(
         reduce_kernel, tile_grid(rows, dim, num_subnets, blocks), config,
         h, weight, bias, residual, work, out, scale, rows, dim, width, num_subnets, units,
+        dim if bias is not None and bias.dim() == 2 else 0,
         FULL=width % blocks["BLOCK_K"] == dim % blocks["BLOCK_N"] == 0,
         PRECISION=precision or dot_precision(h),
     )  # fmt: skip
