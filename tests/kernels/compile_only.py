@@ -1,8 +1,8 @@
 """Compiles every kernel as it would be launched on GPUs that are not here.
 
-Use: `python -m tests.kernels.compile_only sm_90`, the name of a launch table. Prints one JSON line
-per kernel: what it needs of a chip. Runs in a process of its own, because TRITON_INTERPRET changes
-what `triton.jit` makes.
+Use: `python -m tests.kernels.compile_only sm_90 [gated_ffn ...]`: the name of a launch table, and
+of operations, by default all. Prints one JSON line per kernel: what it needs of a chip. Runs in a
+process of its own, because TRITON_INTERPRET changes what `triton.jit` makes.
 
 A module `tests/kernels/launches/<operation>.py` has `run(dim, dtype)`, which calls an operation on
 meta tensors with the shapes of a model of that width; each different launch that this leads to is
@@ -13,13 +13,13 @@ import importlib
 import itertools
 import json
 import os
-import pkgutil
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, cast
 
 os.environ.pop("TRITON_INTERPRET", None)
@@ -76,7 +76,7 @@ def registers_and_spills(compiled: Any) -> tuple[int, int]:
     return int(registers), int(stack)
 
 
-def compile_all(table: str) -> Iterator[dict[str, Any]]:
+def compile_all(table: str, operations: Collection[str]) -> Iterator[dict[str, Any]]:
     """Compiles the launches of every operation, in the dtypes that one table has rows for."""
     content = launch.read_table(table)
     architecture = content.get("architecture", table)
@@ -100,8 +100,7 @@ def compile_all(table: str) -> Iterator[dict[str, Any]]:
             }
 
     launch.submit = submit
-    for module in pkgutil.iter_modules(launches.__path__):
-        operation = module.name
+    for operation in operations or [module.name for module in iter_modules(launches.__path__)]:
         run = importlib.import_module(f"{launches.__name__}.{operation}").run
         for bits, dim in itertools.product(sorted(widths), DIMS):
             run(dim, DTYPES[bits])
@@ -109,5 +108,5 @@ def compile_all(table: str) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    for row in compile_all(sys.argv[1]):
+    for row in compile_all(sys.argv[1], sys.argv[2:]):
         sys.stdout.write(json.dumps(row) + "\n")

@@ -9,7 +9,7 @@ from ortho_kernels.worklist import by_unit, open_subnets, plan, refill
 from tests.kernels.gating import GATINGS, NUM_SUBNETS, gate_rows, open_units, random_tensors
 from tests.kernels.harness import DEVICE, DTYPES, assert_agrees, rounded, work_of
 
-UNITS = 4
+UNITS = 3
 SHAPES = [(77, 9, 5), (130, 96, 40), (63, 64, 192)]
 """Rows M, model width D, unit width W: one tile or several, with and without tails."""
 
@@ -79,10 +79,13 @@ def test_agree_with_loops_over_pairs(gating: str) -> None:
     check(gate_rows(gating, UNITS), SHAPES[0], torch.float32, capacity=False)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [(SHAPES[1], DTYPES[0]), *((SHAPES[2], d) for d in DTYPES[1:])], ids=str
+)
 def test_tiles_may_have_tails(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
-    check(gate_rows("mixed", UNITS), shape, dtype, capacity=True)
+    gates = gate_rows("mixed", UNITS)
+    gates[:, 1] = 0  # a unit that is open nowhere
+    check(gates, shape, dtype, capacity=True)
 
 
 def test_sums_need_neither_bias_nor_residual() -> None:
