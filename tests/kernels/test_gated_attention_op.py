@@ -63,7 +63,7 @@ class Case:
         return y * self.real[:, :, None].to(y)
 
     def run(self, work: WorkList | None = None, **given: Any) -> Tensor:
-        lengths = torch.tensor(self.lengths, device=DEVICE)
+        lengths = torch.tensor(self.lengths, device=given["x"].device)
         return self.at_real_frames(
             op.gated_attention(**given, work=work or self.work, lengths=lengths, scale=SCALE)
         )
