@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ortho_kernels import dispatch
 from ortho_kernels.gated_attention import op, reference
+from ortho_kernels.gated_attention.triton import attention_backward, attention_forward
 from ortho_kernels.worklist import WorkList, plan, refill
 from tests import naive
 from tests.kernels.gating import (
@@ -185,6 +186,19 @@ def test_spare_capacity_changes_nothing() -> None:
     torch.testing.assert_close(
         case.gradients(case.tensors, roomy), case.gradients(case.tensors), **tolerance("exact")
     )
+
+
+def test_rows_without_a_pair_are_left_alone() -> None:
+    case = Case(gate_rows("mixed", HEADS), 7)
+    work = work_of(case.gates, full_capacity=True)
+    qkv = torch.ones(work.capacity, len(case.lengths), 7, 3, 16, device=DEVICE)
+    gates = case.gates.float().to(DEVICE)
+    shared = (gates, torch.tensor(case.lengths, device=DEVICE), work.buffer)
+    forward = attention_forward(qkv, *shared)
+    d_qkv, *_, gated = attention_backward(forward[0], qkv, *forward[1:], *shared)
+    for rows in (*forward, d_qkv, gated):  # allocated as NaN
+        assert rows[: work.num_pairs].isfinite().all()
+        assert rows[work.num_pairs :].isnan().all()
 
 
 def test_other_masks_in_the_same_memory_give_other_results() -> None:
