@@ -17,9 +17,8 @@ from torch import Tensor
 
 from ortho_edge.components import ComponentSpace, Criterion, Granularity
 from ortho_edge.subnet import Subnet
-
-PENALTY_EPSILON = 1e-12
-"""Inside the penalty's square root, whose gradient is infinite at the orthogonality it aims for."""
+from ortho_kernels.ortho_softmax.op import ortho_softmax
+from ortho_kernels.ortho_softmax.reference import leading_rows, row_probabilities
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,6 @@ def initial_scores(num_groups: int, seed: int, scale: float = 0.01) -> Tensor:
     return scale * torch.randn(num_groups, num_groups, generator=generator)
 
 
-def row_probabilities(scores: Tensor, temperature: float) -> Tensor:
-    """P (G, G): the softmax of each row of scores over the columns."""
-    return torch.softmax(scores / temperature, dim=-1)
-
-
 def rows_for_target(probabilities: Tensor, costs: Tensor, rest: float, target: float) -> int:
     """Number of leading rows whose cumulated expected cost plus `rest` is nearest to `target`.
 
@@ -94,16 +88,7 @@ def rows_for_target(probabilities: Tensor, costs: Tensor, rest: float, target: f
         rest: Cost that every subnet pays.
         target: Cost aimed at.
     """
-    expected = rest + (probabilities.detach() @ costs.to(probabilities)).cumsum(0)
-    return int((expected - target).abs().argmin()) + 1
-
-
-def orthogonality_penalty(rows: Tensor) -> Tensor:
-    """sqrt(sum_{i<j} G_ij^2 + sum_i (G_ii - 1)^2) with G = rows rows^T, for rows (k, G)."""
-    gram = rows @ rows.T
-    off_diagonal = gram.triu(diagonal=1).square().sum()
-    diagonal = (gram.diagonal() - 1).square().sum()
-    return torch.sqrt(off_diagonal + diagonal + PENALTY_EPSILON)
+    return int(leading_rows(probabilities, costs, rest, target))
 
 
 def select_softly(
@@ -118,10 +103,8 @@ def select_softly(
         rest: Cost that every subnet pays.
         target: Cost aimed at, in the unit of `costs`.
     """
-    probabilities = row_probabilities(scores, temperature)
-    num_rows = rows_for_target(probabilities, costs, rest, target)
-    rows = probabilities[:num_rows]
-    return SoftSelection(rows.sum(0), num_rows, orthogonality_penalty(rows))
+    gates, num_rows, penalty = ortho_softmax(scores, costs, temperature, rest, target)
+    return SoftSelection(gates, int(num_rows), penalty)
 
 
 def row_entropy(probabilities: Tensor) -> float:

@@ -17,13 +17,13 @@ from ortho_edge.ortho_softmax import (
     count_collisions,
     decode,
     initial_scores,
-    orthogonality_penalty,
     row_entropy,
     row_probabilities,
     rows_for_target,
     select_softly,
 )
 from ortho_edge.subnet import Subnet
+from ortho_kernels.ortho_softmax.reference import orthogonality_penalty
 from tests.encoders import small_architecture
 from tests.tolerances import tolerance
 

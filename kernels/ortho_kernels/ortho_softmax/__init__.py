@@ -1,0 +1,1 @@
+"""Soft choice of components by near-orthogonal softmaxes."""
