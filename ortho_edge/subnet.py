@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,9 +37,13 @@ class Subnet:
         """The subnet that keeps everything: the supernet itself."""
         return cls(num_components, tuple(range(num_components)))
 
+    @cached_property
+    def _members(self) -> frozenset[int]:
+        return frozenset(self.kept)
+
     def __contains__(self, component: int) -> bool:
         """Whether the component of that index is kept."""
-        return component in self.kept
+        return component in self._members
 
     def __le__(self, other: "Subnet") -> bool:
         """Whether every kept component is kept by `other` too (nesting)."""

@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from ortho_edge.components import MODULES, ComponentSpace, Module
 from ortho_edge.conformer.architecture import Architecture
-from ortho_edge.conformer.front_end import FrontEnd, frames_mask
+from ortho_edge.conformer.front_end import FrontEnd
 from ortho_edge.conformer.modules import (
     GatedAttention,
     GatedConvolution,
     GatedFeedForward,
-    add_residual,
+    GatedModule,
 )
+from ortho_edge.subnet import Subnet
+from ortho_kernels import worklist
+from ortho_kernels.worklist import SubnetPlan, WorkList
 
 INITIAL_BLANK_BIAS = 4.0
 """Most frames are blank in CTC. Learning so from scratch takes gradients a hundred times larger
@@ -90,6 +93,7 @@ class Supernet(nn.Module):
         gates: Tensor,
         heads: Sequence[int],
         regularization: Regularization = NO_REGULARIZATION,
+        plan: SubnetPlan | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities of S subnets for one batch.
 
@@ -99,69 +103,101 @@ class Supernet(nn.Module):
             gates: (S, N); 0 skips the component, any other value multiplies its output.
             heads: Index of the CTC head of each of the S subnets.
             regularization: Dropout and layer drop, applied as given (also in eval mode).
+            plan: Which components to compute, from `plan` where the host knows it: those with a
+                gate other than 0, or more, which changes nothing as long as its module has such a
+                one. Asked of `gates` otherwise, which waits for the device.
 
         Returns:
             Log-probabilities (S, B, T', V) in float32 or wider, and encoder lengths (B,).
         """
         x, lengths = self.front_end(features, lengths)
-        valid = frames_mask(lengths, x.shape[1])
         x = x.expand(len(heads), *x.shape)
-        # One transfer per step tells the host what to skip.
-        is_open = (gates.detach() != 0).tolist()
-        for index, block in enumerate(self.blocks):
-            for module in MODULES:
-                place = self.space.module_slice(index, module)
-                open_units = [
-                    [unit for unit, flag in enumerate(row[place]) if flag] for row in is_open
-                ]
-                x = self._run_module(block, (index, module), x, gates[:, place], open_units, valid,
-                                regularization)  # fmt: skip
+        plan = plan or self.plan_of_gates(gates)
+        # Plain loops over ranges: torch.compile breaks the graph at next() and enumerate().
+        for index in range(len(self.blocks)):
+            block = self.blocks[index]
+            for number in range(len(MODULES)):
+                name = MODULES[number]
+                place = self.space.module_slice(index, name)
+                x = self._run_module(
+                    getattr(block, name), (index, name), x, gates[:, place],
+                    plan.modules[index * len(MODULES) + number], lengths, regularization,
+                )  # fmt: skip
             x = block.norm(x)  # pyright: ignore[reportCallIssue] - iterating loses the type
-        logits = torch.stack([self.ctc_heads[head](x[s]) for s, head in enumerate(heads)])
+        rows = []
+        for row in range(len(heads)):
+            rows.append(self.ctc_heads[heads[row]](x[row]))  # noqa: PERF401 - likewise
+        logits = torch.stack(rows)
         return F.log_softmax(
             logits.to(torch.promote_types(logits.dtype, torch.float32)), -1
         ), lengths
 
+    def plan(
+        self,
+        subnets: Sequence[Subnet],
+        device: torch.device | str,
+        *,
+        full_capacity: bool = False,
+    ) -> SubnetPlan:
+        """Work lists of hard subnets, uploaded at once; no wait for the device.
+
+        Args:
+            subnets: The S subnets of a forward call.
+            device: Where it runs.
+            full_capacity: Make room for any masks, as a CUDA graph needs.
+        """
+        is_open = [[index in subnet for index in range(len(self.space))] for subnet in subnets]
+        return self._plan(is_open, device, full_capacity=full_capacity)
+
+    def plan_of_gates(self, gates: Tensor) -> SubnetPlan:
+        """Work lists of the gates (S, N) other than 0: one transfer tells the host."""
+        return self._plan((gates.detach() != 0).tolist(), gates.device, full_capacity=False)
+
+    def _plan(
+        self, is_open: list[list[bool]], device: torch.device | str, *, full_capacity: bool
+    ) -> SubnetPlan:
+        modules = []
+        for index in range(len(self.blocks)):
+            for name in MODULES:
+                place = self.space.module_slice(index, name)
+                open_units = [
+                    [unit for unit, flag in enumerate(row[place]) if flag] for row in is_open
+                ]
+                modules.append((open_units, place.stop - place.start))
+        return worklist.plan(modules, device, full_capacity=full_capacity)
+
     def _run_module(
         self,
-        block: nn.Module,
+        module: GatedModule,
         name: tuple[int, Module],
         x: Tensor,
         gates: Tensor,
-        open_units: list[list[int]],
-        valid: Tensor,
+        work: WorkList,
+        lengths: Tensor,
         regularization: Regularization,
     ) -> Tensor:
-        module = getattr(block, name[1])
+        if work.capacity == 0:
+            return x
         is_ffn = name[1] in ("ffn1", "ffn2")
         dropout = regularization.ffn_dropout if is_ffn else regularization.attention_dropout
-
-        def branch(rows: Tensor, row_gates: Tensor, row_units) -> Tensor:
-            y = module.branch(rows, row_gates, row_units, valid, dropout)
-            if regularization.residual_dropout > 0:
-                y = F.dropout(y, regularization.residual_dropout)
-            return y
-
-        if regularization.layer_drop > 0 and regularization.droppable:
-            full_branch = branch
-
-            def branch(rows: Tensor, row_gates: Tensor, row_units) -> Tensor:
-                return full_branch(rows, row_gates, row_units) * kept
-
-            kept = _layer_drop_mask(
-                x, [name in droppable for droppable in regularization.droppable],
-                [bool(units) for units in open_units], regularization.layer_drop,
-            )  # fmt: skip
-        return add_residual(x, gates, open_units, branch, scale=0.5 if is_ffn else 1.0)
+        layer_drop = regularization.layer_drop if regularization.droppable else 0.0
+        if not (regularization.residual_dropout or layer_drop):
+            return module(x, gates, work, lengths, dropout)
+        y = module.branch(x, gates, work, lengths, dropout)
+        if regularization.residual_dropout > 0:
+            y = F.dropout(y, regularization.residual_dropout)
+        if layer_drop > 0:
+            may_drop = [name in droppable for droppable in regularization.droppable]
+            y = y * _layer_drop_mask(y, may_drop, layer_drop)
+        return torch.add(x, y, alpha=module.residual_scale)
 
 
-def _layer_drop_mask(x: Tensor, droppable: list[bool], live: list[bool], rate: float) -> Tensor:
-    """(live subnets, B, 1, 1): row-mode stochastic depth, scaled to keep the expectation."""
+def _layer_drop_mask(y: Tensor, droppable: list[bool], rate: float) -> Tensor:
+    """(S, B, 1, 1): row-mode stochastic depth, scaled to keep the expectation."""
     rows = [
-        torch.empty(x.shape[1], device=x.device).bernoulli_(1 - rate) / (1 - rate)
+        torch.empty(y.shape[1], device=y.device).bernoulli_(1 - rate) / (1 - rate)
         if may_drop
-        else torch.ones(x.shape[1], device=x.device)
-        for may_drop, is_live in zip(droppable, live, strict=True)
-        if is_live
+        else torch.ones(y.shape[1], device=y.device)
+        for may_drop in droppable
     ]
-    return torch.stack(rows)[:, :, None, None].to(x.dtype) if rows else x.new_ones(0, 1, 1, 1)
+    return torch.stack(rows)[:, :, None, None].to(y.dtype)

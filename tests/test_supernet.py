@@ -18,6 +18,7 @@ from ortho_edge.conformer.architecture import Architecture, FeatureNormalization
 from ortho_edge.conformer.front_end import frames_mask, normalize_utterance
 from ortho_edge.subnet import Subnet, stack_gates
 from ortho_edge.supernet import Regularization, Supernet
+from ortho_kernels.worklist import work_list
 from tests import naive
 from tests.encoders import (
     FRONT_ENDS,
@@ -276,7 +277,6 @@ def test_a_gate_scales_its_component_once(module: Module, factor: float) -> None
     branch = getattr(supernet.blocks[0], module).branch
     features, lengths = random_batch((22, 9))
     x, lengths = supernet.front_end(features, lengths)
-    valid = frames_mask(lengths, x.shape[1])
     units = space.num_units(module)
 
     def contribution(gate: float) -> Tensor:
@@ -287,7 +287,7 @@ def test_a_gate_scales_its_component_once(module: Module, factor: float) -> None
         return _branch(gates) - _branch(base)
 
     def _branch(gates: Tensor) -> Tensor:
-        return branch(x[None], gates, [list(range(units))], valid, 0.0)
+        return branch(x[None], gates, work_list([range(units)], units), lengths, 0.0)
 
     torch.testing.assert_close(
         contribution(factor), factor * contribution(1.0), **tolerance("float64_reordered")
@@ -425,3 +425,29 @@ def test_subsamples_time_by_four(front_end: str) -> None:
     x, frames = supernet.front_end(features, lengths)
     assert frames.tolist() == lengths_after(range(1, 24))
     assert x.shape == (23, 6, 10)
+
+
+@pytest.mark.parametrize("full_capacity", [False, True])
+def test_a_plan_of_the_host_gives_what_asking_the_gates_gives(full_capacity: bool) -> None:
+    supernet = network()
+    space = supernet.space
+    subnets = [space.full(), Subnet.of(len(space), range(0, len(space), 2)), Subnet(len(space), ())]
+    features, lengths = random_batch((22, 9))
+    gates = stack_gates(subnets, torch.float64)
+    plan = supernet.plan(subnets, "cpu", full_capacity=full_capacity)
+    actual, _ = supernet(features, lengths, gates, [0, 1, 1], plan=plan)
+    expected, _ = supernet(features, lengths, gates, [0, 1, 1])
+    torch.testing.assert_close(actual, expected, **tolerance("float64_reordered"))
+
+
+def test_a_gate_of_zero_that_is_computed_all_the_same_changes_nothing() -> None:
+    supernet = network()
+    space = supernet.space
+    features, lengths = random_batch((22, 9))
+    gates = torch.linspace(0.3, 1.2, 2 * len(space), dtype=torch.float64).view(2, -1)
+    gates[1, space.module_slice(0, "ffn1").start] = 0
+    gates[0, space.module_slice(1, "mhsa").start] = 0
+    computed = supernet.plan([space.full(), space.full()], "cpu")
+    actual, _ = supernet(features, lengths, gates, [0, 1], plan=computed)
+    expected, _ = supernet(features, lengths, gates, [0, 1])
+    torch.testing.assert_close(actual, expected, **tolerance("float64_reordered"))

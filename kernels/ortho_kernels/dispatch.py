@@ -51,6 +51,10 @@ def backend(operation: str, device: torch.device) -> Backend:
     return _choose(operation, device, requested())[0]
 
 
+# As torch.compiler.assume_constant_result, which would import the compiler, and Triton with it.
+backend._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def reason(operation: str, device: torch.device) -> str:
     """Why `backend` chooses what it does, in a few words."""
     return _choose(operation, device, requested())[1]

@@ -1,16 +1,15 @@
 """The gated modules of a block. One component is one contiguous slab of every weight."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ortho_edge.conformer.architecture import Architecture
-from ortho_kernels.gated_attention.reference import gated_attention
-from ortho_kernels.gated_conv.reference import gated_conv
-from ortho_kernels.gated_ffn.reference import gated_ffn
-from ortho_kernels.stacking import OpenUnits
+from ortho_kernels.gated_attention.op import gated_attention
+from ortho_kernels.gated_conv.op import gated_conv
+from ortho_kernels.gated_ffn.op import gated_ffn
+from ortho_kernels.worklist import WorkList
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
@@ -19,34 +18,45 @@ def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
-def add_residual(
-    x: Tensor,
-    gates: Tensor,
-    open_units: OpenUnits,
-    branch: Callable[[Tensor, Tensor, OpenUnits], Tensor],
-    scale: float = 1.0,
-) -> Tensor:
-    """`x + scale * branch(x)`, computed only for the subnets in which the module is open.
+class GatedModule(nn.Module):
+    """What the three kinds of module have in common: a residual branch whose units are gated."""
 
-    Args:
-        x: (S, B, T, D).
-        gates: (S, units) of this module.
-        open_units: Open units per subnet.
-        branch: The module, for the given subnets' rows, gates and open units.
-        scale: Of the residual branch.
-    """
-    live = [index for index, units in enumerate(open_units) if units]
-    if len(live) == len(open_units):
-        return torch.add(x, branch(x, gates, open_units), alpha=scale)
-    if not live:
-        return x
-    rows = torch.tensor(live, device=x.device)
-    update = branch(x[rows], gates[rows], [open_units[index] for index in live])
-    return x.index_add(0, rows, update.to(x.dtype), alpha=scale)
+    residual_scale = 1.0
+
+    def branch(
+        self,
+        x: Tensor,
+        gates: Tensor,
+        work: WorkList,
+        lengths: Tensor,
+        dropout: float,
+        residual: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """The branch of stacked subnets, times `scale` and added to `residual` if there is one.
+
+        Args:
+            x: (S, B, T, D).
+            gates: (S, units) of this module.
+            work: Its open units.
+            lengths: (B,) real frames.
+            dropout: Probability inside the module.
+            residual: (S, B, T, D), what a subnet without open units gives; zeros if None.
+            scale: Of the branch.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self, x: Tensor, gates: Tensor, work: WorkList, lengths: Tensor, dropout: float
+    ) -> Tensor:
+        """`x + residual_scale * branch(x)`, in one operation."""
+        return self.branch(x, gates, work, lengths, dropout, x, self.residual_scale)
 
 
-class GatedFeedForward(nn.Module):
+class GatedFeedForward(GatedModule):
     """Half-step feed-forward module; the components are chunks of its hidden channels."""
+
+    residual_scale = 0.5
 
     def __init__(self, architecture: Architecture) -> None:
         """Draws weights for `num_ffn_chunks` chunks."""
@@ -60,16 +70,24 @@ class GatedFeedForward(nn.Module):
         self.b2 = _uniform(dim, fan_in=hidden)
 
     def branch(
-        self, x: Tensor, gates: Tensor, open_units: OpenUnits, valid: Tensor, dropout: float
+        self,
+        x: Tensor,
+        gates: Tensor,
+        work: WorkList,
+        lengths: Tensor,
+        dropout: float,
+        residual: Tensor | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
-        """The residual branch (S, B, T, D), before the factor one half."""
-        del valid  # every frame stands alone
+        """See `GatedModule.branch`."""
+        del lengths  # every frame stands alone
         return gated_ffn(
-            self.norm(x), self.w1, self.b1, self.w2, self.b2, gates, open_units, dropout
-        )
+            self.norm(x), self.w1, self.b1, self.w2, self.b2, gates, work,
+            dropout=dropout, residual=residual, scale=scale,
+        )  # fmt: skip
 
 
-class GatedAttention(nn.Module):
+class GatedAttention(GatedModule):
     """Multi-head self-attention without positions; the components are its heads."""
 
     def __init__(self, architecture: Architecture) -> None:
@@ -83,16 +101,23 @@ class GatedAttention(nn.Module):
         self.b_out = _uniform(dim, fan_in=heads * width)
 
     def branch(
-        self, x: Tensor, gates: Tensor, open_units: OpenUnits, valid: Tensor, dropout: float
+        self,
+        x: Tensor,
+        gates: Tensor,
+        work: WorkList,
+        lengths: Tensor,
+        dropout: float,
+        residual: Tensor | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
-        """The residual branch (S, B, T, D)."""
+        """See `GatedModule.branch`."""
         return gated_attention(
-            self.norm(x), self.w_qkv, self.b_qkv, self.w_out, self.b_out, gates, open_units, valid,
-            dropout,
+            self.norm(x), self.w_qkv, self.b_qkv, self.w_out, self.b_out, gates, work, lengths,
+            dropout=dropout, residual=residual, scale=scale,
         )  # fmt: skip
 
 
-class GatedConvolution(nn.Module):
+class GatedConvolution(GatedModule):
     """Convolution module with LayerNorm; it is one component."""
 
     def __init__(self, architecture: Architecture) -> None:
@@ -109,12 +134,19 @@ class GatedConvolution(nn.Module):
         self.b_out = _uniform(dim, fan_in=dim)
 
     def branch(
-        self, x: Tensor, gates: Tensor, open_units: OpenUnits, valid: Tensor, dropout: float
+        self,
+        x: Tensor,
+        gates: Tensor,
+        work: WorkList,
+        lengths: Tensor,
+        dropout: float,
+        residual: Tensor | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
-        """The residual branch (S, B, T, D)."""
+        """See `GatedModule.branch`."""
         del dropout  # the paper drops out in FFN and attention only
         return gated_conv(
             self.norm(x), self.w_in, self.b_in, self.w_depthwise, self.b_depthwise,
             self.inner_norm.weight, self.inner_norm.bias, self.w_out, self.b_out,
-            gates, open_units, valid, self.inner_norm.eps,
+            gates, work, lengths, eps=self.inner_norm.eps, residual=residual, scale=scale,
         )  # fmt: skip

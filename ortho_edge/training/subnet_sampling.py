@@ -19,11 +19,13 @@ class Step:
     Attributes:
         gates: (S, N); row 0 is the full network.
         heads: CTC head per subnet: 0 for the full network, 1 + i for target i.
+        computed: What each subnet computes: at least what has a gate other than 0.
         soft: The soft selection behind row 1, in stage 1.
     """
 
     gates: Tensor
     heads: tuple[int, ...]
+    computed: tuple[Subnet, ...]
     soft: SoftSelection | None = None
 
 
@@ -44,7 +46,9 @@ def soft_step(
         targets[choice],
     )
     gates = problem.component_gates(soft.gates)
-    return Step(torch.stack([torch.ones_like(gates), gates]), (0, 1 + choice), soft)
+    # A soft gate that underflows to 0 is computed too: asking which did would wait for the device.
+    full = problem.space.full()
+    return Step(torch.stack([torch.ones_like(gates), gates]), (0, 1 + choice), (full, full), soft)
 
 
 def sandwich_step(
@@ -53,8 +57,8 @@ def sandwich_step(
     """Stage 2: the full network, the smallest subnet and a random one between them."""
     last = len(subnets) - 1
     chosen = [last] if last == 0 else [int(rng.integers(last)), last]
-    gates = stack_gates([full, *(subnets[index] for index in chosen)])
-    return Step(gates.to(device), (0, *(1 + index for index in chosen)))
+    trained = (full, *(subnets[index] for index in chosen))
+    return Step(stack_gates(trained).to(device), (0, *(1 + index for index in chosen)), trained)
 
 
 def droppable_modules(space: ComponentSpace, smallest: Subnet) -> frozenset[tuple[int, Module]]:

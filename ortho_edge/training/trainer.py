@@ -208,6 +208,7 @@ class Trainer:
                 chosen.gates,
                 chosen.heads,
                 self._regularization(chosen),
+                self.model.supernet.plan(chosen.computed, self.device),
             )
         losses = ctc_losses(log_probs, lengths, batch.tokens, batch.token_lengths)
         loss = combine(losses)

@@ -29,6 +29,7 @@ def test_sandwich_holds_full_smallest_and_every_middle_in_turn() -> None:
         torch.testing.assert_close(chosen.gates[0], torch.ones(len(SPACE)))
         torch.testing.assert_close(chosen.gates[1], subnets[chosen.heads[1] - 1].gates())
         torch.testing.assert_close(chosen.gates[2], subnets[2].gates())
+        assert chosen.computed == (SPACE.full(), subnets[chosen.heads[1] - 1], subnets[2])
         seen.add(chosen.heads[1])
     assert seen == {1, 2}
 
@@ -51,6 +52,7 @@ def test_soft_step_reaches_every_target_and_sends_gradients_to_the_scores(granul
     for one in steps:
         assert one.gates.shape == (2, len(SPACE))
         torch.testing.assert_close(one.gates[0], torch.ones(len(SPACE)))
+        assert one.computed == (SPACE.full(), SPACE.full())
     assert {one.heads for one in steps} == {(0, 1), (0, 2)}
     (steps[-1].gates[1] * torch.randn(len(SPACE))).sum().backward()
     assert scores.grad is not None
