@@ -13,6 +13,8 @@ KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 RUN_STAMP := $(VENV)/stamp-run-$(KEY)
 DEV_STAMP := $(VENV)/stamp-dev-$(KEY)
 BIN := $(VENV)/bin
+# One process per core, files kept whole for what they share; more than four want too much memory.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help export test test-arm shapes lint format types bench docs dist install dev clean
 help: ## list the targets
@@ -22,14 +24,14 @@ export: $(RUN_STAMP) ## export the shipped checkpoint for DEVICE (pixel8) to exp
 	$(BIN)/python -m ortho_edge.export --device $(DEVICE)
 
 test: $(DEV_STAMP) ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-arm: $(DEV_STAMP) ## run every shipped size on emulated Arm cores (needs qemu-user and a cross compiler)
 	ORTHO_EDGE_ARM=all $(BIN)/python -m pytest -m arm
 
 shapes: $(DEV_STAMP) ## run the quick tests with every array shape in a signature checked
 	# beartype looks at random items of lists, which hypothesis takes for a strategy's chance
-	$(BIN)/python -m pytest -m "not export and not slow" \
+	$(BIN)/python -m pytest $(PARALLEL) -m "not export and not slow" \
 		-W ignore::hypothesis.errors.HypothesisDeprecationWarning \
 		--jaxtyping-packages=ortho_edge,ortho_kernels,ortho_export,tests.shapes.check
 
