@@ -1,0 +1,1 @@
+"""What `python bench/gpu.py` measures: correctness, times, training steps, tuned launches."""
