@@ -117,16 +117,6 @@ class ComponentSpace:
             dtype=np.float64,
         )
 
-    def rest_cost(self, criterion: Criterion) -> float:
-        """Cost of what no component owns: front end, norms, shared biases, CTC head.
-
-        `rest_cost + sum(component_costs of the kept)` bounds `cost` from above; it is exact when
-        every module keeps at least one component.
-        """
-        architecture = self.architecture
-        overheads = sum(self._module_overhead(module, criterion) for module in MODULES)
-        return self._fixed_cost(criterion) + architecture.num_blocks * overheads
-
     def cost(self, subnet: Subnet, criterion: Criterion) -> float:
         """Exact cost of the compacted subnet: a module without open units costs nothing."""
         total = self._fixed_cost(criterion)

@@ -9,13 +9,15 @@ subnets are nested.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ortho_edge.components import ComponentSpace, Criterion, Granularity
+from ortho_edge.components import ComponentSpace, Granularity
+from ortho_edge.costs import CostModel
 from ortho_edge.subnet import Subnet
 from ortho_kernels.ortho_softmax.op import ortho_softmax
 from ortho_kernels.ortho_softmax.reference import leading_rows, row_probabilities
@@ -36,18 +38,42 @@ class SoftSelection:
     penalty: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What one size may cost.
+
+    Attributes:
+        name: Of the size, such as `s030`.
+        costs: What is counted.
+        limit: The largest cost, in the unit of `costs`.
+        device: The device whose profile prices the components; None for parameters and FLOPs.
+    """
+
+    name: str
+    costs: CostModel
+    limit: float
+    device: str | None = None
+
+    @property
+    def share(self) -> float:
+        """The limit as a share of the full network's cost."""
+        return self.limit / self.costs.total
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of the target."""
+        return {"name": self.name, "of": self.costs.name, "limit": self.limit, "share": self.share}
+
+
 @dataclass(frozen=True)
 class SelectionProblem:
-    """What is selected and what it costs.
+    """What is selected.
 
     Attributes:
         space: The component space.
-        criterion: Cost that the targets are shares of.
         granularity: Single components or whole modules.
     """
 
     space: ComponentSpace
-    criterion: Criterion
     granularity: Granularity
 
     @property
@@ -55,15 +81,10 @@ class SelectionProblem:
         """The component indices of each of the G selectable groups."""
         return self.space.groups(self.granularity)
 
-    def group_costs(self) -> Tensor:
+    def group_costs(self, costs: CostModel) -> Tensor:
         """(G,) cost of each group in float64, as a share of the full network's cost."""
-        costs = self.space.component_costs(self.criterion)
-        total = self.space.total_cost(self.criterion)
-        return torch.tensor([costs[list(group)].sum() / total for group in self.groups])
-
-    def rest_share(self) -> float:
-        """Share of the cost that every subnet pays."""
-        return self.space.rest_cost(self.criterion) / self.space.total_cost(self.criterion)
+        single = costs.component_costs()
+        return torch.tensor([single[list(group)].sum() / costs.total for group in self.groups])
 
     def component_gates(self, group_gates: Tensor) -> Tensor:
         """Spreads gates (G,) of the groups over their components (N,)."""
@@ -138,45 +159,73 @@ def assign_columns(probabilities: np.ndarray, num_rows: int) -> list[int]:
     return columns + [left[index] for index in rest]
 
 
+def decided_rows(
+    problem: SelectionProblem, probabilities: Tensor, targets: Sequence[Target]
+) -> int:
+    """Number of leading rows that the largest target takes: those that training decided."""
+    return max(
+        rows_for_target(
+            probabilities, problem.group_costs(one.costs), one.costs.rest() / one.costs.total,
+            one.share,
+        )
+        for one in targets
+    )  # fmt: skip
+
+
+def slot_order(
+    problem: SelectionProblem, scores: Tensor, temperature: float, targets: Sequence[Target]
+) -> list[int]:
+    """Every group, in the order of the slots that it is assigned to."""
+    probabilities = row_probabilities(scores.detach().cpu().double(), temperature)
+    return assign_columns(probabilities.numpy(), decided_rows(problem, probabilities, targets))
+
+
+def component_order(
+    problem: SelectionProblem, scores: Tensor, temperature: float, targets: Sequence[Target]
+) -> tuple[int, ...]:
+    """Every component, in the order of the slots that take them."""
+    groups = slot_order(problem, scores, temperature, targets)
+    return tuple(index for group in groups for index in problem.groups[group])
+
+
 def decode(
-    problem: SelectionProblem, scores: Tensor, temperature: float, targets: Sequence[float]
+    problem: SelectionProblem, scores: Tensor, temperature: float, targets: Sequence[Target]
 ) -> list[Subnet]:
     """Nested subnets for `targets`, each as large as its target allows.
 
     Slots are taken in their order; one whose component no longer fits is passed over for later,
-    cheaper ones. Every subnet starts from the next smaller one, so they are nested.
+    cheaper ones. Every subnet starts from the next smaller one, so they are nested. Targets may
+    count different costs, such as the latency of different devices: sizes are ordered by share, and
+    what a size takes must also be within the targets of all larger ones, which will contain it.
 
     Args:
-        problem: What is selected and what it costs.
+        problem: What is selected.
         scores: (G, G).
         temperature: At which the largest trained row is found.
-        targets: Shares of the full cost.
+        targets: In any order.
 
     Returns:
-        One subnet per target with exact cost <= target.
+        One subnet per target with exact cost <= its limit.
 
     Raises:
         ValueError: A target is below what the empty subnet costs.
     """
-    space, criterion = problem.space, problem.criterion
-    probabilities = row_probabilities(scores.detach().cpu().double(), temperature)
-    leading = rows_for_target(
-        probabilities, problem.group_costs(), problem.rest_share(), max(targets)
-    )
-    order = assign_columns(probabilities.numpy(), leading)
-    total = space.total_cost(criterion)
-    smallest = space.cost(Subnet(len(space), ()), criterion) / total
-    if smallest > min(targets):
-        raise ValueError(
-            f"target {min(targets):g} of {criterion} is below {smallest:.3f}, "
-            "what front end and output cost alone"
-        )
-    subnets: dict[float, Subnet] = {}
-    subnet = Subnet(len(space), ())
-    for target in sorted(targets):
+    for one in targets:
+        smallest = one.costs.smallest / one.costs.total
+        if one.costs.smallest > one.limit:
+            raise ValueError(
+                f"target {one.share:g} of {one.costs.name} is below {smallest:.3f}, "
+                "what front end and output cost alone"
+            )
+    order = slot_order(problem, scores, temperature, targets)
+    ascending = sorted(range(len(targets)), key=lambda number: targets[number].share)
+    subnets: dict[int, Subnet] = {}
+    subnet = Subnet(len(problem.space), ())
+    for place, number in enumerate(ascending):
+        holding = [targets[other] for other in ascending[place:]]
         for column in order:
-            grown = Subnet.of(len(space), (*subnet.kept, *problem.groups[column]))
-            if space.cost(grown, criterion) <= target * total:
+            grown = Subnet.of(len(problem.space), (*subnet.kept, *problem.groups[column]))
+            if all(one.costs.cost(grown) <= one.limit for one in holding):
                 subnet = grown
-        subnets[target] = subnet
-    return [subnets[target] for target in targets]
+        subnets[number] = subnet
+    return [subnets[number] for number in range(len(targets))]

@@ -136,7 +136,7 @@ def _panel(axes: "Axes", front: Front, cost: str, title: str) -> None:
         axes.axvline(limit, linestyle="--", color="gray")
         highest = max(highest, limit)
     axes.set_xlim(0, 1.2 * highest)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.12 * max(error for error, _ in joined + beaten))
     suffix = "" if cost == "size_mb" else f" for {front.budget.audio_seconds:g} s of audio"
     axes.set_xlabel(f"{title}{suffix}")
     axes.grid(alpha=0.3)

@@ -25,7 +25,8 @@ class Arguments(BudgetOptions):
     """
 
     device: tuple[str, ...]
-    """Names of devices, such as pixel8 or host, or profiles' .toml files."""
+    """Names of devices, such as pixel8 or host, or profiles' .toml files; each may carry a limit of
+    its own, such as pixel8@7ms of latency or pixel8@12MB of memory."""
     checkpoint: Path | None = None
     """Checkpoint folder; by default the one that ships."""
     subnet: Literal["trained", "any"] = "trained"
@@ -45,23 +46,32 @@ def main(arguments: Arguments) -> None:
     Raises:
         UserError: A device is unknown, the checkpoint unusable or a budget impossible.
     """
-    from ortho_edge.devices.catalogue import load_profile
-
     if not arguments.device:
         raise UserError("name at least one device: --device pixel8")
-    profiles = [load_profile(name) for name in dict.fromkeys(arguments.device)]
 
     from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
-    from ortho_edge.fleet import Demand, select_for_all
+    from ortho_edge.fleet import select_for_all
 
+    demands = [_demand(arguments, name) for name in dict.fromkeys(arguments.device)]
     checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
-    demands = [Demand(profile=one, budget=arguments.budget(one)) for one in profiles]
     groups = [[one] for one in demands] if arguments.per_device else [demands]
     for group in groups:
         selections = select_for_all(group, checkpoint, arguments.subnet)
         print("\n".join(_lines(checkpoint, group, selections)), end="\n\n")
     if arguments.pareto or arguments.plot is not None:
         _pareto(arguments, checkpoint, demands)
+
+
+def _demand(arguments: Arguments, device: str) -> "Demand":
+    from ortho_edge.devices.catalogue import load_profile
+    from ortho_edge.devices.limits import device_limit
+    from ortho_edge.fleet import Demand
+
+    if "@" not in device:
+        profile = load_profile(device)
+        return Demand(profile=profile, budget=arguments.budget(profile))
+    limit = device_limit(device)
+    return Demand(profile=limit.profile, budget=limit.within(arguments.budget(limit.profile)))
 
 
 def _lines(

@@ -31,6 +31,11 @@ class Arguments:
     """Sentencepiece model, for librispeech_512 and tedlium2_384."""
     steps: int | None = None
     """Updates, instead of the recipe's number."""
+    targets: tuple[str, ...] = ()
+    """Sizes, instead of the recipe's: shares such as 0.7 0.3, or what devices allow, such as
+    pixel8@8ms (latency) or raspberrypi5@12MB (memory)."""
+    criterion: str | None = None
+    """The cost that shares are of: flops, params, latency:DEVICE or memory:DEVICE."""
     seed: int | None = None
     """Seed, instead of the recipe's."""
     device: str | None = None
@@ -52,7 +57,12 @@ def main(arguments: Arguments) -> None:
     chosen = recipe(arguments.recipe)
     changes = {
         name: value
-        for name, value in (("num_steps", arguments.steps), ("seed", arguments.seed))
+        for name, value in (
+            ("num_steps", arguments.steps),
+            ("seed", arguments.seed),
+            ("criterion", arguments.criterion),
+            ("targets", tuple(map(_target, arguments.targets)) or None),
+        )
         if value is not None
     }
     try:
@@ -82,6 +92,13 @@ def main(arguments: Arguments) -> None:
     except KeyboardInterrupt:
         print(f"\nthe same command goes on from the last state in {trainer.folder}")
         raise
+
+
+def _target(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _device(name: str | None):

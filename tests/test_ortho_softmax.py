@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ortho_edge.components import ComponentSpace, Criterion, Granularity
+from ortho_edge.components import ComponentSpace, Granularity
+from ortho_edge.costs import criterion_costs
+from ortho_edge.devices.catalogue import load_profile
+from ortho_edge.devices.costs import latency_costs
 from ortho_edge.ortho_softmax import (
     SelectionProblem,
+    Target,
     assign_columns,
     count_collisions,
     decode,
@@ -28,14 +32,26 @@ from tests.encoders import small_architecture
 from tests.tolerances import tolerance
 
 SPACE = ComponentSpace(small_architecture("strided"))
-PROBLEMS = {
-    (criterion, granularity): SelectionProblem(SPACE, criterion, granularity)
-    for criterion in ("params", "flops")
-    for granularity in ("component", "layer")
+PROBLEMS: dict[Granularity, SelectionProblem] = {
+    "component": SelectionProblem(SPACE, "component"),
+    "layer": SelectionProblem(SPACE, "layer"),
+}
+PROFILE = load_profile("pixel8")
+COSTS = {
+    "params": criterion_costs(SPACE, "params"),
+    "flops": criterion_costs(SPACE, "flops"),
+    "latency": latency_costs(PROFILE, SPACE, 4.0),
 }
 problems = pytest.mark.parametrize(
-    ("criterion", "granularity"), PROBLEMS, ids=["-".join(key) for key in PROBLEMS]
+    ("criterion", "granularity"), list(itertools.product(COSTS, PROBLEMS))
 )
+
+
+def target(criterion: str, share: float) -> Target:
+    costs = COSTS[criterion]
+    return Target(name=f"{criterion} {share}", costs=costs, limit=share * costs.total)
+
+
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -160,22 +176,21 @@ def test_soft_gates_sum_the_leading_rows() -> None:
 
 
 @problems
-def test_shares_add_up_to_the_whole(criterion: Criterion, granularity: Granularity) -> None:
-    problem = PROBLEMS[criterion, granularity]
-    costs = problem.group_costs()
+def test_shares_add_up_to_the_whole(criterion: str, granularity: Granularity) -> None:
+    problem = PROBLEMS[granularity]
+    model = COSTS[criterion]
+    costs = problem.group_costs(model)
     assert costs.dtype == torch.float64
-    total = costs.sum().item() + problem.rest_share()
+    total = costs.sum().item() + model.rest() / model.total
     torch.testing.assert_close(total, 1.0, **tolerance("float64_reordered"))
     for cost, group in zip(costs.tolist(), problem.groups, strict=True):
-        own = SPACE.component_costs(criterion)[list(group)].sum() / SPACE.total_cost(criterion)
+        own = model.component_costs()[list(group)].sum() / model.total
         torch.testing.assert_close(cost, own, **tolerance("exact"))
 
 
-@problems
-def test_component_gates_repeat_their_groups(
-    criterion: Criterion, granularity: Granularity
-) -> None:
-    problem = PROBLEMS[criterion, granularity]
+@pytest.mark.parametrize("granularity", PROBLEMS)
+def test_component_gates_repeat_their_groups(granularity: Granularity) -> None:
+    problem = PROBLEMS[granularity]
     gates = torch.rand(len(problem.groups))
     spread = problem.component_gates(gates)
     assert spread.shape == (len(SPACE),)
@@ -241,42 +256,44 @@ def test_assignment_survives_probabilities_of_zero() -> None:
     temperature=st.sampled_from([0.01, 0.2, 2.0]),
     shares=st.lists(st.floats(0, 1), min_size=1, max_size=4),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_decoded_subnets_nest_within_their_targets(
-    criterion: Criterion,
+    criterion: str,
     granularity: Granularity,
     seed: int,
     temperature: float,
     shares: list[float],
 ) -> None:
-    problem = PROBLEMS[criterion, granularity]
-    total = SPACE.total_cost(criterion)
-    smallest = SPACE.cost(Subnet(len(SPACE), ()), criterion) / total
-    targets = sorted(smallest + share * (1 - smallest) for share in shares)
+    problem = PROBLEMS[granularity]
+    model = COSTS[criterion]
+    smallest = model.smallest / model.total
+    targets = [
+        target(criterion, share)
+        for share in sorted(smallest + share * (1 - smallest) + 1e-12 for share in shares)
+    ]
     scores = random_scores(len(problem.groups), seed)
     decoded = decode(problem, scores, temperature, targets)
-    for target, subnet in zip(targets, decoded, strict=True):
-        assert SPACE.cost(subnet, criterion) <= target * total
+    for one, subnet in zip(targets, decoded, strict=True):
+        assert model.cost(subnet) <= one.limit
         for group in problem.groups:
             assert len({index in subnet for index in group}) == 1, "a group is kept as one"
             grown = Subnet.of(len(SPACE), (*subnet.kept, *group))
             if grown != subnet:
-                assert SPACE.cost(grown, criterion) > target * total, "the budget is used"
+                assert model.cost(grown) > one.limit, "the budget is used"
     assert all(a <= b for a, b in itertools.pairwise(decoded))
 
 
 @problems
-def test_decoding_follows_decided_rows(criterion: Criterion, granularity: Granularity) -> None:
-    problem = PROBLEMS[criterion, granularity]
+def test_decoding_follows_decided_rows(criterion: str, granularity: Granularity) -> None:
+    problem = PROBLEMS[granularity]
     order = np.random.default_rng(0).permutation(len(problem.groups)).tolist()
     scores = torch.eye(len(order))[order]
-    total = SPACE.total_cost(criterion)
-    target = 0.7
-    (subnet,) = decode(problem, scores, 0.02, [target])
+    limit = target(criterion, 0.7)
+    (subnet,) = decode(problem, scores, 0.02, [limit])
     kept: set[int] = set()
     for column in order:  # whatever still fits, in the order of the slots
         grown = kept | set(problem.groups[column])
-        if SPACE.cost(Subnet.of(len(SPACE), grown), criterion) <= target * total:
+        if limit.costs.cost(Subnet.of(len(SPACE), grown)) <= limit.limit:
             kept = grown
     assert subnet == Subnet.of(len(SPACE), kept)
     first = problem.groups[order[0]]
@@ -285,34 +302,54 @@ def test_decoding_follows_decided_rows(criterion: Criterion, granularity: Granul
 
 
 def test_targets_may_come_in_any_order() -> None:
-    problem = PROBLEMS["flops", "component"]
+    problem = PROBLEMS["component"]
     scores = random_scores(len(problem.groups), 0)
-    targets = [0.7, 1.0, 0.5, 0.7]
-    decoded = decode(problem, scores, 0.1, targets)
-    ascending = dict(
-        zip([0.5, 0.7, 1.0], decode(problem, scores, 0.1, [0.5, 0.7, 1.0]), strict=True)
+    shares, sorted_shares = [0.7, 1.0, 0.5, 0.7], [0.5, 0.7, 1.0]
+    decoded, ascending = (
+        decode(problem, scores, 0.1, [target("flops", one) for one in some])
+        for some in (shares, sorted_shares)
     )
-    assert decoded == [ascending[target] for target in targets]
+    of_share = dict(zip(sorted_shares, ascending, strict=True))
+    assert decoded == [of_share[one] for one in shares]
     assert len(set(decoded)) == 3
 
 
 @problems
 def test_the_whole_budget_decodes_to_the_full_network(
-    criterion: Criterion, granularity: Granularity
+    criterion: str, granularity: Granularity
 ) -> None:
-    problem = PROBLEMS[criterion, granularity]
+    problem = PROBLEMS[granularity]
     scores = initial_scores(len(problem.groups), seed=0)
-    assert decode(problem, scores, 0.1, [1.0]) == [SPACE.full()]
+    assert decode(problem, scores, 0.1, [target(criterion, 1.0)]) == [SPACE.full()]
 
 
 @problems
-def test_a_target_below_the_smallest_is_refused(
-    criterion: Criterion, granularity: Granularity
-) -> None:
-    problem = PROBLEMS[criterion, granularity]
-    smallest = SPACE.cost(Subnet(len(SPACE), ()), criterion) / SPACE.total_cost(criterion)
+def test_a_target_below_the_smallest_is_refused(criterion: str, granularity: Granularity) -> None:
+    problem = PROBLEMS[granularity]
+    model = COSTS[criterion]
     scores = initial_scores(len(problem.groups), seed=0)
-    (nothing,) = decode(problem, scores, 1.0, [smallest])
-    assert SPACE.cost(nothing, criterion) == smallest * SPACE.total_cost(criterion)
-    with pytest.raises(ValueError, match=f"of {criterion} is below {smallest:.3f}"):
-        decode(problem, scores, 1.0, [0.9, 0.999 * smallest])
+    exact = Target(name="smallest", costs=model, limit=model.smallest)
+    (nothing,) = decode(problem, scores, 1.0, [exact])
+    assert model.cost(nothing) == model.smallest
+    share = model.smallest / model.total
+    with pytest.raises(ValueError, match=f"of {model.name} is below {share:.3f}"):
+        decode(problem, scores, 1.0, [target(criterion, 0.95), target(criterion, 0.999 * share)])
+
+
+@given(seed=seeds, shares=st.lists(st.floats(0, 1), min_size=2, max_size=4), data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_targets_of_different_costs_nest_and_each_holds(
+    seed: int, shares: list[float], data: st.DataObject
+) -> None:
+    """As for several devices: their costs order subnets differently."""
+    targets = []
+    for share in shares:
+        criterion = data.draw(st.sampled_from(list(COSTS)))
+        smallest = COSTS[criterion].smallest / COSTS[criterion].total
+        targets.append(target(criterion, smallest + share * (1 - smallest) + 1e-12))
+    problem = PROBLEMS["component"]
+    decoded = decode(problem, random_scores(len(problem.groups), seed), 0.2, targets)
+    for one, subnet in zip(targets, decoded, strict=True):
+        assert one.costs.cost(subnet) <= one.limit
+    by_share = sorted(zip(targets, decoded, strict=True), key=lambda pair: pair[0].share)
+    assert all(a <= b for (_, a), (_, b) in itertools.pairwise(by_share))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ortho_edge.components import Criterion, Granularity
+from ortho_edge.components import Granularity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,9 +10,11 @@ class TrainingConfig:
     """Hyperparameters; the defaults are the paper's for LibriSpeech (section 4)."""
 
     num_steps: int
-    targets: tuple[float, ...]
-    """Shares of the full cost, without the full network itself."""
-    criterion: Criterion = "flops"
+    targets: tuple[float | str, ...]
+    """Sizes besides the full network: shares of its cost, the largest first, or what a device
+    allows, such as `pixel8@8ms` of latency or `pixel8@12MB` of memory."""
+    criterion: str = "flops"
+    """The cost that shares are of: `flops`, `params`, `latency:DEVICE` or `memory:DEVICE`."""
     granularity: Granularity = "component"
     stage1_fraction: float = 0.6
     """Share of the updates that learn the selection."""
@@ -54,10 +56,13 @@ class TrainingConfig:
         """Raises ValueError naming the field, the value and the rule."""
         if self.num_steps < 2:
             raise ValueError(f"num_steps must be at least 2, not {self.num_steps}")
-        if not self.targets or not all(0 < target < 1 for target in self.targets):
+        shares = [target for target in self.targets if not isinstance(target, str)]
+        if not self.targets or not all(0 < share < 1 for share in shares):
             raise ValueError(f"targets must be shares between 0 and 1, not {self.targets}")
-        if list(self.targets) != sorted(set(self.targets), reverse=True):
+        if shares != sorted(set(shares), reverse=True):
             raise ValueError(f"targets must fall, the largest first, not {self.targets}")
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"a target is named twice: {self.targets}")
         if not 0 < self.stage1_fraction < 1:
             raise ValueError(f"stage1_fraction must be between 0 and 1, not {self.stage1_fraction}")
         if abs(sum(self.cycle_fractions) - 1) > 1e-6 or min(self.cycle_fractions) < 0:

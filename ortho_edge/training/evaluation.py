@@ -9,8 +9,10 @@ import torch
 from lhotse import CutSet
 from torch import Tensor
 
+from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.data.dataset import evaluation_batches
 from ortho_edge.decoding import greedy_texts
+from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import Tokens
 
 Encoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -117,3 +119,22 @@ def transcribe_cuts(
                 for fields in zip(batch.cut_ids, batch.speakers, batch.texts, texts, strict=True)
             ]
     return results
+
+
+@torch.inference_mode()
+def encode_gated(
+    supernet: Supernet,
+    trained: TrainedSubnet,
+    device: torch.device,
+    features: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """An `Encoder` of one size of a supernet, which need not be compacted for it."""
+    gates = trained.subnet.gates()[None].to(device)
+    log_probs, lengths = supernet(features.to(device), lengths.to(device), gates, [trained.head])
+    return log_probs[0], lengths
+
+
+def wer_summary(numbers: Mapping[str, float]) -> str:
+    """The word error rates among named numbers, in one line."""
+    return ", ".join(f"{name} {value:.1f}" for name, value in numbers.items() if "wer" in name)

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from ortho_edge.components import MODULES, ComponentSpace, Module
-from ortho_edge.ortho_softmax import SelectionProblem, SoftSelection, select_softly
+from ortho_edge.ortho_softmax import (
+    SelectionProblem,
+    SoftSelection,
+    Target,
+    count_collisions,
+    row_entropy,
+    row_probabilities,
+    select_softly,
+)
 from ortho_edge.subnet import Subnet, stack_gates
 
 
@@ -33,22 +41,35 @@ def soft_step(
     problem: SelectionProblem,
     scores: Tensor,
     temperature: float,
-    targets: Sequence[float],
+    targets: Sequence[Target],
     rng: np.random.Generator,
 ) -> Step:
     """Stage 1: the full network and a soft subnet of a target drawn uniformly."""
     choice = int(rng.integers(len(targets)))
+    target = targets[choice]
     soft = select_softly(
         scores,
         temperature,
-        problem.group_costs().to(scores.device),
-        problem.rest_share(),
-        targets[choice],
+        problem.group_costs(target.costs).to(scores.device),
+        target.costs.rest() / target.costs.total,
+        target.share,
     )
     gates = problem.component_gates(soft.gates)
     # A soft gate that underflows to 0 is computed too: asking which did would wait for the device.
     full = problem.space.full()
     return Step(torch.stack([torch.ones_like(gates), gates]), (0, 1 + choice), (full, full), soft)
+
+
+@torch.no_grad()
+def selection_numbers(scores: Tensor, temperature: float, soft: SoftSelection) -> dict[str, float]:
+    """What the log says of a soft selection."""
+    rows = row_probabilities(scores, temperature)[: soft.num_rows]
+    return {
+        "selection/penalty": soft.penalty.item(),
+        "selection/entropy": row_entropy(rows),
+        "selection/collisions": float(count_collisions(rows)),
+        "selection/temperature": temperature,
+    }
 
 
 def sandwich_step(

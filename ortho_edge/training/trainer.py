@@ -6,22 +6,18 @@ gives the same losses as one that is not.
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import logging
 import math
-import platform
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
@@ -29,21 +25,28 @@ from ortho_edge.cli import UserError
 from ortho_edge.data.dataset import Batch, training_batches
 from ortho_edge.ortho_softmax import (
     SelectionProblem,
-    count_collisions,
+    component_order,
+    decided_rows,
     decode,
     initial_scores,
     row_entropy,
     row_probabilities,
-    rows_for_target,
 )
 from ortho_edge.plots import selection_map, to_png
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Regularization, Supernet
 from ortho_edge.training.config import TrainingConfig
-from ortho_edge.training.corpora import CUTS_FOR_DIGEST, Corpus
-from ortho_edge.training.evaluation import error_rates, transcribe_cuts
+from ortho_edge.training.corpora import Corpus
+from ortho_edge.training.evaluation import (
+    encode_gated,
+    error_rates,
+    transcribe_cuts,
+    wer_summary,
+)
 from ortho_edge.training.losses import combine, ctc_losses, frame_losses
 from ortho_edge.training.metrics import METRICS, MetricLogger
+from ortho_edge.training.optimization import SupernetTraining, make_optimizer
+from ortho_edge.training.provenance import data_digest, package_versions, source_commit
 from ortho_edge.training.recipes import Recipe
 from ortho_edge.training.schedules import (
     alignment_weight,
@@ -52,21 +55,19 @@ from ortho_edge.training.schedules import (
     temperature,
 )
 from ortho_edge.training.state import load_state, save_state
-from ortho_edge.training.subnet_sampling import Step, droppable_modules, sandwich_step, soft_step
+from ortho_edge.training.subnet_sampling import (
+    Step,
+    droppable_modules,
+    sandwich_step,
+    selection_numbers,
+    soft_step,
+)
+from ortho_edge.training.targets import device_settings, resolve_targets
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER = "checkpoint"
 SELECTION_PICTURE = "selection.png"
-
-
-class SupernetTraining(nn.Module):
-    """What the optimiser sees: the supernet and the scores of its selection."""
-
-    def __init__(self, supernet: Supernet, scores: Tensor) -> None:
-        super().__init__()
-        self.supernet = supernet
-        self.scores = nn.Parameter(scores)
 
 
 @dataclass
@@ -94,12 +95,13 @@ class Trainer:
         torch.manual_seed(config.seed)
         architecture = self.recipe.architecture(len(self.corpus.tokens))
         supernet = Supernet(architecture, 1 + len(config.targets))
-        self.problem = SelectionProblem(supernet.space, config.criterion, config.granularity)
+        self.problem = SelectionProblem(supernet.space, config.granularity)
+        self.targets = resolve_targets(config, supernet.space)
         scores = initial_scores(len(self.problem.groups), config.seed)
         self.model = SupernetTraining(supernet, scores).to(self.device)
-        self.optimizer = _optimizer(self.model, config)
+        self.optimizer = make_optimizer(self.model, config)
         self.progress = load_state(self.folder, self.model, self.optimizer, self._run_settings())
-        self._started_from = _commit()
+        self._started_from = source_commit()
 
     @property
     def config(self) -> TrainingConfig:
@@ -112,6 +114,7 @@ class Trainer:
         settings = dataclasses.asdict(self.config)
         return {
             "recipe": self.recipe.name,
+            **device_settings(self.targets),
             "symbols": hashlib.sha256(self.corpus.tokens.lines().encode()).hexdigest(),
             **{name: value for name, value in settings.items() if name not in logging_only},
         }
@@ -221,7 +224,9 @@ class Trainer:
         }
         if chosen.soft is not None:
             loss = loss + penalty_weight(config, step) * chosen.soft.penalty
-            numbers |= self._selection_numbers(chosen, step)
+            numbers |= selection_numbers(
+                self.model.scores, temperature(self.config, step), chosen.soft
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.supernet.parameters(), config.max_gradient_norm)
@@ -239,7 +244,7 @@ class Trainer:
                 self.problem,
                 self.model.scores,
                 temperature(self.config, step),
-                self.config.targets,
+                self.targets,
                 rng,
             )
         return sandwich_step(self.problem.space.full(), self.selected_subnets(), rng, self.device)
@@ -258,33 +263,18 @@ class Trainer:
         others = (frozenset(),) * (len(chosen.heads) - 1)
         return replace(rates, layer_drop=config.layer_drop, droppable=(droppable, *others))
 
-    def _selection_numbers(self, chosen: Step, step: int) -> dict[str, float]:
-        assert chosen.soft is not None
-        with torch.no_grad():
-            probabilities = row_probabilities(self.model.scores, temperature(self.config, step))
-            rows = probabilities[: chosen.soft.num_rows]
-            return {
-                "selection/penalty": chosen.soft.penalty.item(),
-                "selection/entropy": row_entropy(rows),
-                "selection/collisions": float(count_collisions(rows)),
-                "selection/temperature": temperature(self.config, step),
-            }
-
     def selected_subnets(self) -> list[Subnet]:
         """The subnets of the targets: frozen ones, or what would be frozen now."""
         if self.progress.selected is not None:
             return [Subnet(len(self.problem.space), kept) for kept in self.progress.selected]
         now = temperature(self.config, self.progress.step)
-        return decode(self.problem, self.model.scores, now, self.config.targets)
+        return decode(self.problem, self.model.scores, now, self.targets)
 
     def _freeze(self) -> None:
         now = temperature(self.config, self.config.stage1_steps)
         subnets = self.selected_subnets()
-        probabilities = row_probabilities(self.model.scores.detach(), now)
-        leading = rows_for_target(
-            probabilities, self.problem.group_costs().to(probabilities.device),
-            self.problem.rest_share(), self.config.targets[0],
-        )  # fmt: skip
+        probabilities = row_probabilities(self.model.scores.detach().cpu(), now)
+        leading = decided_rows(self.problem, probabilities, self.targets)
         entropy = row_entropy(probabilities[:leading])
         logger.info("stage 2 begins: selection frozen at row entropy %.4f", entropy)
         self.progress = replace(
@@ -297,27 +287,28 @@ class Trainer:
         """WER and CER of every size on the development sets, in per cent."""
         supernet = self.model.supernet.eval()
         sizes = self._sizes()
-        encoders = {one.name: partial(_encode, supernet, one, self.device) for one in sizes}
+        encoders = {one.name: partial(encode_gated, supernet, one, self.device) for one in sizes}
         numbers: dict[str, float] = {}
         for name, cuts in self.corpus.development.items():
             for size, transcripts in transcribe_cuts(encoders, cuts, self.corpus.tokens).items():
                 rates = error_rates(transcripts)
                 numbers |= {f"{name}_wer/{size}": rates.wer, f"{name}_cer/{size}": rates.cer}
         supernet.train()
-        logger.info("step %d: %s", self.progress.step, _summary(numbers))
+        logger.info("step %d: %s", self.progress.step, wer_summary(numbers))
         return numbers
 
     def _sizes(self) -> list[TrainedSubnet]:
         """The full network and the target sizes, the largest first."""
         full = TrainedSubnet(name="s100", subnet=self.problem.space.full(), head=0, target=1.0)
         return [full] + [
-            TrainedSubnet(name=f"s{round(100 * t):03d}", subnet=subnet, head=1 + number, target=t)
-            for number, (t, subnet) in enumerate(
-                zip(self.config.targets, self.selected_subnets(), strict=True)
+            TrainedSubnet(name=one.name, subnet=subnet, head=1 + number, target=one.share)
+            for number, (one, subnet) in enumerate(
+                zip(self.targets, self.selected_subnets(), strict=True)
             )
         ]
 
     def _write_checkpoint(self) -> Path:
+        frozen_at = temperature(self.config, self.config.stage1_steps)
         numbers = self.evaluate()
         sets = list(self.corpus.development)
         subnets = tuple(
@@ -336,6 +327,7 @@ class Trainer:
             tokens=self.corpus.tokens,
             subnets=subnets,
             provenance=self._provenance(),
+            order=component_order(self.problem, self.model.scores, frozen_at, self.targets),
         )
         picture = to_png(selection_map(self.problem.space, subnets))
         metrics = (self.folder / METRICS).read_bytes()
@@ -348,63 +340,11 @@ class Trainer:
             "recipe": self.recipe.name,
             "training": dataclasses.asdict(self.config),
             "augmentation": dataclasses.asdict(self.recipe.augmentation),
+            "targets": [one.facts() for one in self.targets],
             "row_entropy_at_freeze": self.progress.entropy,
             "epochs": self.progress.epoch,
             "skipped": dict(self.progress.skipped),
             "data_digest": data_digest(self.corpus),
             "commit": self._started_from,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in ("torch", "lhotse", "numpy")},
-            },
+            "versions": package_versions(),
         }
-
-
-def _optimizer(model: SupernetTraining, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only and a rate of its own for the scores."""
-    matrices = [p for p in model.supernet.parameters() if p.ndim > 1]
-    vectors = [p for p in model.supernet.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay, "factor": 1.0},
-        {"params": vectors, "weight_decay": 0.0, "factor": 1.0},
-        {
-            "params": [model.scores],
-            "weight_decay": 0.0,
-            "factor": config.score_learning_rate_factor,
-        },
-    ]
-    return torch.optim.AdamW(groups, lr=config.peak_learning_rate, eps=config.adam_epsilon)
-
-
-@torch.inference_mode()
-def _encode(
-    supernet: Supernet,
-    trained: TrainedSubnet,
-    device: torch.device,
-    features: Tensor,
-    lengths: Tensor,
-) -> tuple[Tensor, Tensor]:
-    gates = trained.subnet.gates()[None].to(device)
-    log_probs, lengths = supernet(features.to(device), lengths.to(device), gates, [trained.head])
-    return log_probs[0], lengths
-
-
-def _summary(numbers: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1f}" for name, value in numbers.items() if "wer" in name)
-
-
-def data_digest(corpus: Corpus) -> str:
-    """SHA-256 over names, lengths and texts of the first epoch's cuts."""
-    digest = hashlib.sha256()
-    for cut in islice(corpus.training_cuts(0, 1.0), CUTS_FOR_DIGEST):
-        text = cut.supervisions[0].text if cut.supervisions else ""
-        digest.update(f"{cut.id}|{cut.duration:.4f}|{text}\n".encode())
-    return digest.hexdigest()
-
-
-def _commit() -> str:
-    """The commit of the source tree, or `unknown` outside a checkout."""
-    result = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    return result.stdout.strip() if result.returncode == 0 else "unknown"

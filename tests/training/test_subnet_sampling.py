@@ -6,7 +6,8 @@ import torch
 
 from ortho_edge.components import ComponentSpace
 from ortho_edge.conformer.architecture import Architecture
-from ortho_edge.ortho_softmax import SelectionProblem, initial_scores
+from ortho_edge.costs import criterion_costs
+from ortho_edge.ortho_softmax import SelectionProblem, Target, initial_scores
 from ortho_edge.subnet import Subnet
 from ortho_edge.training.subnet_sampling import droppable_modules, sandwich_step, soft_step
 
@@ -43,11 +44,12 @@ def test_sandwich_of_one_size_repeats_nothing() -> None:
 
 @pytest.mark.parametrize("granularity", ["component", "layer"])
 def test_soft_step_reaches_every_target_and_sends_gradients_to_the_scores(granularity) -> None:
-    problem = SelectionProblem(SPACE, "flops", granularity)
+    problem = SelectionProblem(SPACE, granularity)
     scores = initial_scores(len(problem.groups), 0).requires_grad_()
+    costs = criterion_costs(SPACE, "flops")
+    targets = [Target(name="", costs=costs, limit=share * costs.total) for share in (0.8, 0.5)]
     steps = [
-        soft_step(problem, scores, 0.5, (0.8, 0.5), np.random.default_rng(step))
-        for step in range(30)
+        soft_step(problem, scores, 0.5, targets, np.random.default_rng(step)) for step in range(30)
     ]
     for one in steps:
         assert one.gates.shape == (2, len(SPACE))

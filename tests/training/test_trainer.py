@@ -1,8 +1,10 @@
 """The trainer on a corpus of tones: resume, stages, freezing, the checkpoint."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +12,17 @@ from lhotse import CutSet
 
 from ortho_edge.checkpoint import load_checkpoint
 from ortho_edge.cli import UserError
+from ortho_edge.components import ComponentSpace
 from ortho_edge.data.waveforms import each_cut
+from ortho_edge.devices.catalogue import load_profile, profile_text
+from ortho_edge.devices.latency import predict_latency
+from ortho_edge.devices.profile import DeviceProfile
+from ortho_edge.subnet import Subnet
 from ortho_edge.tokens import character_tokens
 from ortho_edge.training.corpora import Corpus
 from ortho_edge.training.recipes import Recipe
 from ortho_edge.training.state import STATE_FILE
+from ortho_edge.training.targets import resolve_targets
 from ortho_edge.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -97,6 +105,7 @@ def test_stage_two_trains_frozen_nested_subnets_within_their_targets(
     space = run.problem.space
     assert frozen[1] <= frozen[0]
     for subnet, target in zip(frozen, tone_recipe.training.targets, strict=True):
+        assert isinstance(target, float)
         assert space.cost(subnet, "flops") <= target * space.total_cost("flops")
 
 
@@ -159,3 +168,96 @@ def test_no_usable_audio_at_all_is_an_error(
     corpus = replace(tone_corpus, tokens=character_tokens(["NOTHING"]))
     with pytest.raises(UserError, match="no usable audio"):
         trainer(tone_recipe, corpus, tmp_path).run()
+
+
+def test_the_latency_of_a_device_selects_otherwise_than_flops(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    """Where heads are dear in time but cheap in FLOPs, as on a device with slow attention."""
+    device = slow_attention(tmp_path)
+    kept = {}
+    for criterion in ("flops", f"latency:{device}"):
+        config = replace(tone_recipe.training, criterion=criterion)
+        folder = tmp_path / criterion.partition(":")[0]
+        path = trainer(replace(tone_recipe, training=config), tone_corpus, folder).run()
+        assert path is not None
+        checkpoint = load_checkpoint(path)
+        subnets = [one.subnet for one in checkpoint.subnets]
+        assert subnets[2] <= subnets[1]
+        kept[criterion] = subnets
+        order = checkpoint.order
+        assert order is not None
+        assert sorted(order) == list(range(len(checkpoint.supernet.space)))
+        (first, *_) = checkpoint.provenance["targets"]
+        assert first["share"] == pytest.approx(0.8)
+    profile, space = load_profile(device), checkpoint.supernet.space
+    full = milliseconds(profile, space.full(), space)
+    for subnet, target in zip(kept[f"latency:{device}"][1:], config.targets, strict=True):
+        assert isinstance(target, float)
+        assert milliseconds(profile, subnet, space) <= target * full
+    # Without half of the heads all the rest fits into 60 % of the time, but not of the FLOPs.
+    flops = [space.cost(kept[name][2], "flops") / space.total_cost("flops") for name in kept]
+    assert flops[0] <= 0.6 < flops[1]
+
+
+def test_sizes_for_two_devices_nest_and_each_holds_on_its_device(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    space = ComponentSpace(tone_recipe.architecture(len(tone_corpus.tokens)))
+    limits = {}
+    for name, share in (("pixel8", 0.6), ("raspberrypi5", 0.8)):
+        profile = load_profile(name)
+        limits[name] = round(share * milliseconds(profile, space.full(), space), 3)
+    targets = tuple(f"{name}@{limit}ms" for name, limit in limits.items())
+    config = replace(tone_recipe.training, targets=targets)
+    path = trainer(replace(tone_recipe, training=config), tone_corpus, tmp_path).run()
+    assert path is not None
+    full, large, small = load_checkpoint(path).subnets
+    assert large.name == f"raspberrypi5-{limits['raspberrypi5']:g}ms"
+    assert small.name == f"pixel8-{limits['pixel8']:g}ms"
+    assert small.subnet <= large.subnet <= full.subnet
+    assert full.subnet != large.subnet != small.subnet
+    for one in (large, small):
+        name = one.name.partition("-")[0]
+        assert milliseconds(load_profile(name), one.subnet, space) <= limits[name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": ("pixel8@8s",)}, "'pixel8@8s' is no limit of a device"),
+        ({"targets": ("pixel8@0ms",)}, "'pixel8@0ms' is no limit of a device"),
+        ({"targets": ("pixel9@8ms",)}, "unknown device 'pixel9'; known: "),
+        ({"targets": ("pixel8@900ms",)}, "target pixel8-900ms is no limit"),
+        ({"targets": ("pixel8@0.001ms",)}, "target pixel8-0.001ms is below"),
+        ({"criterion": "latency"}, "unknown criterion 'latency'; known: flops, params, latency:"),
+        ({"criterion": "energy:pixel8"}, "unknown criterion 'energy:pixel8'"),
+    ],
+)
+def test_an_impossible_target_is_refused(
+    tone_recipe: Recipe, changes: dict[str, Any], message: str
+) -> None:
+    config = replace(tone_recipe.training, **changes)
+    with pytest.raises(UserError, match=re.escape(message)):
+        resolve_targets(config, ComponentSpace(tone_recipe.architecture(9)))
+
+
+def milliseconds(profile: DeviceProfile, subnet: Subnet, space: ComponentSpace) -> float:
+    """Predicted latency of the slowest runtime."""
+    return max(
+        predict_latency(profile, space, subnet, 4.0, runtime).milliseconds
+        for runtime in profile.runtimes
+    )
+
+
+def slow_attention(folder: Path) -> str:
+    """The file of a device on which a FLOP of attention takes a hundred times as long."""
+    profile = load_profile("pixel8")
+    runtimes = {}
+    for runtime, precisions in profile.runtimes.items():
+        costs = precisions["fp32"]
+        slow = replace(costs.modules["mhsa"], us_per_mflop=100 * costs.modules["mhsa"].us_per_mflop)
+        runtimes[runtime] = {"fp32": replace(costs, modules={**costs.modules, "mhsa": slow})}
+    path = folder / "slow.toml"
+    path.write_text(profile_text(replace(profile, runtimes=runtimes)), "utf-8")
+    return str(path)

@@ -1,0 +1,142 @@
+"""What a subnet costs on a device, and how that stands against the limits of a budget."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ortho_edge.checkpoint import TrainedSubnet
+from ortho_edge.components import ComponentSpace
+from ortho_edge.devices.latency import Prediction, predict_footprint, predict_latency
+from ortho_edge.devices.profile import Budget, DeviceProfile
+
+METRIC = "dev_wer"
+_WORDS = {
+    "latency_ms": ("latency", " ms"),
+    "memory_mb": ("memory", " MB"),
+    "size_mb": ("file size", " MB"),
+    "params": ("parameters", ""),
+    "flops": ("FLOPs", ""),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A subnet with everything that a budget can limit.
+
+    Attributes:
+        trained: The subnet; one that was composed has no metrics.
+        flops: For the budget's audio length.
+        flops_share: Of the full network.
+        latency: Prediction per runtime.
+        memory_mb: Of the runtime that needs most, like `size_mb`.
+    """
+
+    trained: TrainedSubnet
+    params: int
+    flops: float
+    flops_share: float
+    latency: tuple[Prediction, ...]
+    memory_mb: float
+    size_mb: float
+
+    @property
+    def latency_ms(self) -> float:
+        """Latency of the slowest runtime."""
+        return max(prediction.milliseconds for prediction in self.latency)
+
+    @property
+    def error_rate(self) -> float | None:
+        """Dev WER in per cent; None where training recorded none."""
+        value = self.trained.metrics.get(METRIC)
+        return None if value is None or math.isnan(value) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One limit of a budget against one candidate."""
+
+    name: str
+    limit: float
+    value: float
+
+    @property
+    def word(self) -> str:
+        """What is limited, in words."""
+        return _WORDS[self.name][0]
+
+    @property
+    def text(self) -> str:
+        """The word and the candidate's value, such as `latency 6.1 ms`."""
+        return f"{self.word} {self.quantity(self.value)}"
+
+    @property
+    def excess(self) -> str:
+        """The value and by how much it exceeds the limit."""
+        return f"{self.text} ({self.quantity(-self.slack)} too much)"
+
+    def quantity(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{_number(value)}{_WORDS[self.name][1]}"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the candidate is within the limit; equal is within."""
+        return self.value <= self.limit
+
+    @property
+    def slack(self) -> float:
+        """What is left of the limit; negative when it is exceeded."""
+        return self.limit - self.value
+
+
+def limits(budget: Budget, candidate: Candidate) -> tuple[Limit, ...]:
+    """Every limit that the budget sets, against a candidate."""
+    return tuple(
+        Limit(name=name, limit=limit, value=getattr(candidate, name))
+        for name in _WORDS
+        if (limit := getattr(budget, name)) is not None and limit < math.inf
+    )
+
+
+def fits(budget: Budget, candidate: Candidate) -> bool:
+    """Whether a candidate is within every limit."""
+    return all(limit.holds for limit in limits(budget, candidate))
+
+
+def candidate(
+    profile: DeviceProfile,
+    space: ComponentSpace,
+    trained: TrainedSubnet,
+    seconds: float,
+    runtimes: Sequence[str] | None = None,
+) -> Candidate:
+    """A subnet with what the profile predicts for it.
+
+    Raises:
+        UserError: The profile has no figures for a runtime.
+    """
+    runtimes = tuple(runtimes or profile.runtimes)
+    subnet = trained.subnet
+    prints = [predict_footprint(profile, space, subnet, seconds, name) for name in runtimes]
+    flops = space.flops(subnet, seconds)
+    return Candidate(
+        trained=trained,
+        params=round(space.cost(subnet, "params")),
+        flops=flops,
+        flops_share=flops / space.flops(space.full(), seconds),
+        latency=tuple(predict_latency(profile, space, subnet, seconds, name) for name in runtimes),
+        memory_mb=max(one.memory_mb for one in prints),
+        size_mb=max(one.size_mb for one in prints),
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def rounded_up(value: float) -> float:
+    """Rounds up to the digits that are shown, so that a figure in a message is reachable."""
+    if value <= 0:
+        return value
+    step = 1.0 if value >= 1000 else 10.0 ** (math.floor(math.log10(value)) - 3)
+    return math.ceil(value / step) * step
