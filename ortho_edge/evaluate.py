@@ -95,6 +95,8 @@ def _encoders(
         from ortho_export.artefact import load_artefact
 
         artefact = load_artefact(model, threads=threads)
+        if artefact.takes_audio:
+            raise UserError(f"{model} takes audio; evaluation computes features: name one of those")
         return {model.name: artefact.encode_batch}, artefact.tokens, {model.name: {}}
     from ortho_edge.checkpoint import load_checkpoint
     from ortho_edge.compaction import compact

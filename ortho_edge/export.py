@@ -33,6 +33,8 @@ class Arguments(BudgetOptions):
     """Folder to write, exports/<device> by default; an earlier export there is replaced."""
     format: Literal["all", "executorch", "onnx"] = "all"
     """What to write."""
+    input: Literal["features", "audio"] = "features"
+    """What the artefacts take: filter banks, or 16 kHz samples with the filter banks inside."""
     subnet: Literal["trained", "any"] = "trained"
     """trained: a size whose error rate was measured. any: whatever fills the budget best, composed
     of the components that the trained sizes keep; its error rate is unknown."""
@@ -72,6 +74,7 @@ def main(arguments: Arguments) -> None:
         out=arguments.out or Path("exports") / profile.name,
         runtimes=runtimes,
         subnet=arguments.subnet,
+        input=arguments.input,
         command=shlex.join(["python", "-m", "ortho_edge.export", *sys.argv[1:]]),
     )
     result = export(request)
@@ -79,7 +82,8 @@ def main(arguments: Arguments) -> None:
     for line in result.selection.explanation():
         print(line)
     print(f"\nwritten: {request.out}")
-    for line in transcribe_sample(request.checkpoint, request.out, runtimes):
+    files = [request.file(runtime) for runtime in runtimes]
+    for line in transcribe_sample(request.checkpoint, request.out, files):
         print(line)
 
 

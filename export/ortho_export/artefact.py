@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,15 +19,16 @@ from ortho_edge.data.features import fbank, num_frames
 from ortho_edge.decoding import greedy_text
 from ortho_edge.tokens import Tokens
 from ortho_export import executorch, manifest, onnx
-from ortho_export.facts import FRAMES_PER_SECOND, MIN_FRAMES
+from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND, MIN_FRAMES, Facts
 
 PROGRAM_SUFFIX, ONNX_SUFFIX = ".pte", ".onnx"
 
+Length = TypeVar("Length", int, Tensor)
 Encoder = Callable[
-    [Float[Tensor, "B T bins"], Int64[Tensor, " B"]],
+    [Float[Tensor, "B ..."], Int64[Tensor, " B"]],
     tuple[Float[Tensor, "B T4 V"], Int64[Tensor, " B"]],
 ]
-"""Padded features and their lengths to log-probabilities and their lengths."""
+"""Padded features or audio and their lengths to log-probabilities and their lengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,9 @@ class Recognizer:
         min_frames: Shortest input in frames of 10 ms.
         max_frames: Longest input that was checked; None where there is no limit.
         checkpoint_digest: Of the checkpoint that an artefact was made from.
-        features: Features (T, bins) of mono 16 kHz samples in [-1, 1].
+        features: What the encoder takes, of mono 16 kHz samples in [-1, 1]: features (T, bins), or
+            the samples themselves.
+        takes_audio: Whether it is the samples.
     """
 
     name: str
@@ -52,6 +56,11 @@ class Recognizer:
     max_frames: int | None = None
     checkpoint_digest: str = ""
     features: Callable[[np.ndarray], Tensor] = fbank
+    takes_audio: bool = False
+
+    def num_frames(self, lengths: Length) -> Length:
+        """Frames of 10 ms in inputs of the encoder of those lengths."""
+        return num_frames(lengths) if self.takes_audio else lengths
 
     def check_length(self, frames: int, what: str = "the audio") -> None:
         """Checks that an input of that many frames is neither too short nor too long.
@@ -75,18 +84,18 @@ class Recognizer:
 
     @torch.no_grad()
     def encode_batch(
-        self, features: Float[Tensor, "B T bins"], lengths: Int64[Tensor, " B"]
+        self, features: Float[Tensor, "B ..."], lengths: Int64[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T4 V"], Int64[Tensor, " B"]]:
-        """Log-probabilities and their lengths of a padded batch of features.
+        """Log-probabilities and their lengths of a padded batch of what the encoder takes.
 
         Raises:
             UserError: An utterance is too short or too long.
         """
-        for length in lengths.tolist():
-            self.check_length(length)
+        for frames in self.num_frames(lengths).tolist():
+            self.check_length(frames)
         return self.encoder(features, lengths)
 
-    def log_probs(self, features: Float[Tensor, "T bins"]) -> Float32[np.ndarray, "T4 V"]:
+    def log_probs(self, features: Float[Tensor, "T ..."]) -> Float32[np.ndarray, "T4 V"]:
         """Log-probabilities of one utterance.
 
         Raises:
@@ -133,7 +142,7 @@ def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) ->
     manifest.verify_file(path)
     if path.suffix == PROGRAM_SUFFIX:
         facts, run_program = executorch.load(path, threads)
-        encoder = _one_by_one(run_program)
+        encoder = _one_by_one(run_program, facts)
     elif path.suffix == ONNX_SUFFIX:
         facts, run_model = onnx.load(path, threads)
         encoder = _as_tensors(run_model)
@@ -147,6 +156,8 @@ def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) ->
         min_frames=facts.min_frames,
         max_frames=facts.max_frames,
         checkpoint_digest=facts.checkpoint_digest,
+        features=_samples if facts.input == AUDIO_IN else fbank,
+        takes_audio=facts.input == AUDIO_IN,
     )
 
 
@@ -169,7 +180,7 @@ def _load_checkpoint(path: Path, threads: int, subnet: str | None) -> Recognizer
     )
 
 
-def _one_by_one(run: executorch.Forward) -> Encoder:
+def _one_by_one(run: executorch.Forward, facts: Facts) -> Encoder:
     """A batch encoder from one that takes a single utterance without padding."""
 
     def encoder(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,11 +188,15 @@ def _one_by_one(run: executorch.Forward) -> Encoder:
             torch.from_numpy(run(one[None, :length].numpy())[0])
             for one, length in zip(features, lengths.tolist(), strict=True)
         ]
-        return torch.nn.utils.rnn.pad_sequence(outputs, batch_first=True), subsampled_length(
-            lengths
-        )
+        frames = num_frames(lengths) if facts.input == AUDIO_IN else lengths
+        padded = torch.nn.utils.rnn.pad_sequence(outputs, batch_first=True)
+        return padded, subsampled_length(frames)
 
     return encoder
+
+
+def _samples(samples: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
 
 
 def _as_tensors(run: onnx.Forward) -> Encoder:

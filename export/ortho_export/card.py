@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ortho_edge.components import REFERENCE_SECONDS
+from ortho_export.facts import AUDIO_IN
 from ortho_export.manifest import describe_file
 from ortho_export.report import LIMITS
 
@@ -110,13 +111,15 @@ def _metrics(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
 def _costs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     seconds = manifest["budget"]["audio_seconds"]
     latency, memory = manifest["latency"], manifest["memory_mb"]
+    audio = any(stated.get("input") == AUDIO_IN for stated in manifest["files"].values())
     for one in latency["predicted"]:
         error = one["error_percent"]
         yield (
             f"latency, {one['runtime']}",
             f"{one['milliseconds']:.2f} ms for {seconds:g} s of audio",
             f"predicted for {manifest['device']}, from {one['provenance']} figures"
-            + ("" if error is None else f", error {error:g} %"),
+            + ("" if error is None else f", error {error:g} %")
+            + ("; the filter banks inside are not counted" if audio else ""),
         )
     for one in latency["measured"]:
         place = "the device" if one["on_the_device"] else "not the device"

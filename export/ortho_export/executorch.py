@@ -12,7 +12,9 @@ from jaxtyping import Float32
 
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder
-from ortho_export.facts import Facts
+from ortho_edge.data.features import FRAME_SHIFT
+from ortho_export.audio import AudioProgram, room_for, with_room
+from ortho_export.facts import AUDIO_IN, Facts
 from ortho_export.flat import FlatEncoder
 from ortho_export.quiet import quiet_stderr
 
@@ -55,8 +57,9 @@ def lower(encoder: DenseEncoder, facts: Facts) -> Program:
     """Lowers a compacted encoder.
 
     The program's method `forward` takes x (1, T, bins) float32 with any `min_frames` <= T <=
-    `max_frames` and returns log-probabilities (1, T', V), T' = ceil(ceil(T / 2) / 2). Every fact is
-    a constant method of its name.
+    `max_frames` and returns log-probabilities (1, T', V), T' = ceil(ceil(T / 2) / 2). Where the
+    facts say that the input is audio, it takes what `ortho_export.audio.AudioProgram` takes, for
+    the same T. Every fact is a constant method of its name.
 
     Args:
         encoder: The dense encoder; it is left as it is.
@@ -64,20 +67,31 @@ def lower(encoder: DenseEncoder, facts: Facts) -> Program:
     """
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _lower(FlatEncoder(encoder), facts)
+        return _lower(_exported(FlatEncoder(encoder), facts), facts)
 
 
-def _lower(encoder: FlatEncoder, facts: Facts) -> Program:
+def _exported(encoder: FlatEncoder, facts: Facts) -> torch.export.ExportedProgram:
+    """The encoder as a graph of its input, with a free number of frames."""
+    frames = torch.export.Dim("T", min=facts.min_frames, max=facts.max_frames)
+    traced = min(max(EXAMPLE_FRAMES, facts.min_frames), facts.max_frames)
+    if facts.input == AUDIO_IN:
+        samples = torch.zeros(1, room_for(traced))
+        return torch.export.export(
+            AudioProgram(encoder),
+            (samples, torch.tensor([traced * FRAME_SHIFT])),
+            dynamic_shapes=({1: room_for(frames)}, None),
+        )
+    bins = int(str(facts.features["num_mel_bins"]))
+    return torch.export.export(
+        encoder, (torch.zeros(1, traced, bins),), dynamic_shapes=({1: frames},)
+    )
+
+
+def _lower(exported: torch.export.ExportedProgram, facts: Facts) -> Program:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.devtools.backend_debug import get_delegation_info
     from executorch.exir import to_edge_transform_and_lower
 
-    bins = int(str(facts.features["num_mel_bins"]))
-    frames = torch.export.Dim("T", min=facts.min_frames, max=facts.max_frames)
-    traced = min(max(EXAMPLE_FRAMES, facts.min_frames), facts.max_frames)
-    exported = torch.export.export(
-        encoder, (torch.zeros(1, traced, bins),), dynamic_shapes=({1: frames},)
-    )
     edge = to_edge_transform_and_lower(
         exported, partitioner=[XnnpackPartitioner()], constant_methods=facts.constants()
     )
@@ -98,7 +112,8 @@ def _lower(encoder: FlatEncoder, facts: Facts) -> Program:
     return Program(content=bytes(program.buffer), delegation=delegation)
 
 
-Forward = Callable[[Float32[np.ndarray, "1 T bins"]], Float32[np.ndarray, "1 T4 V"]]
+Forward = Callable[[Float32[np.ndarray, "1 ..."]], Float32[np.ndarray, "1 T4 V"]]
+"""Features (1, T, bins), or audio (1, N), of one utterance without padding."""
 
 
 def load(path: Path, threads: int) -> tuple[Facts, Forward]:
@@ -133,8 +148,13 @@ def _load(path: Path, threads: int) -> tuple[Facts, Forward]:
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} is no artefact of this project: {error}") from error
 
-    def forward(features: Float32[np.ndarray, "1 T bins"]) -> Float32[np.ndarray, "1 T4 V"]:
-        return _run(method, [torch.from_numpy(np.ascontiguousarray(features))]).numpy()
+    def forward(one: Float32[np.ndarray, "1 ..."]) -> Float32[np.ndarray, "1 T4 V"]:
+        utterance = torch.from_numpy(np.ascontiguousarray(one))
+        if facts.input == AUDIO_IN:
+            inputs = [with_room(utterance), torch.tensor([utterance.shape[1]])]
+        else:
+            inputs = [utterance]
+        return _run(method, inputs).numpy()
 
     return facts, forward
 

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from ortho_edge.cli import UserError
+from ortho_edge.data.features import FRAME_SHIFT, NUM_BINS
 from ortho_edge.devices.host import host_hardware
 from ortho_edge.devices.profile import Budget
 from ortho_edge.devices.timing import pinned, time_in_turns
 from ortho_export import executorch, onnx
 from ortho_export.artefact import Recognizer
-from ortho_export.facts import FRAMES_PER_SECOND
+from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND, Facts
 
 TIMING_SECONDS = 5.0
 """At most, for all artefacts together; with little noise the timing ends sooner."""
@@ -41,18 +42,19 @@ class Latency:
 def measure_latency(
     recognizers: Mapping[str, Recognizer], seconds: float, limit_seconds: float = TIMING_SECONDS
 ) -> tuple[Latency, ...]:
-    """Times artefacts on `seconds` of audio, without the features.
+    """Times artefacts on `seconds` of audio; features are made before, or inside the artefact.
 
     Args:
         recognizers: Artefacts by runtime, loaded with one thread.
         seconds: Length of the utterance.
         limit_seconds: Of the measurement.
     """
-    lengths = torch.tensor([round(seconds * FRAMES_PER_SECOND)])
-    # Noise: zeros may run faster.
-    features = torch.randn(1, int(lengths), 80, generator=torch.Generator().manual_seed(0))
+    frames = round(seconds * FRAMES_PER_SECOND)
+    inputs = {runtime: _noise(frames, one.takes_audio) for runtime, one in recognizers.items()}
     calls = {
-        runtime: lambda one=one: one.encode_batch(features, lengths)
+        runtime: lambda one=one, batch=inputs[runtime]: one.encode_batch(
+            batch, torch.tensor([batch.shape[1]])
+        )
         for runtime, one in recognizers.items()
     }
     with pinned():
@@ -70,15 +72,39 @@ def measure_latency(
     )
 
 
+def _noise(frames: int, audio: bool) -> torch.Tensor:
+    """One utterance of features or audio; noise, for zeros may run faster."""
+    shape = (1, frames * FRAME_SHIFT) if audio else (1, frames, NUM_BINS)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
 def load_program(path: Path) -> Callable[[np.ndarray], object]:
-    """What runs a program on features (1, T, bins), for a process that measures memory."""
-    return executorch.load(path, threads=1)[1]
+    """What runs a program on features (1, T, bins), for a process that measures memory.
+
+    A program of audio runs on as many frames of it.
+    """
+    facts, forward = executorch.load(path, threads=1)
+    return lambda features: forward(_as_input(features, facts))
 
 
 def load_model(path: Path) -> Callable[[np.ndarray], object]:
-    """What runs an ONNX model on features (1, T, bins), for a process that measures memory."""
-    forward = onnx.load(path, threads=1)[1]
-    return lambda features: forward(features, np.array([features.shape[1]]))
+    """What runs an ONNX model on features (1, T, bins), for a process that measures memory.
+
+    A model of audio runs on as many frames of it.
+    """
+    facts, forward = onnx.load(path, threads=1)
+
+    def run(features: np.ndarray) -> object:
+        batch = _as_input(features, facts)
+        return forward(batch, np.array([batch.shape[1]]))
+
+    return run
+
+
+def _as_input(features: np.ndarray, facts: Facts) -> np.ndarray:
+    if facts.input != AUDIO_IN:
+        return features
+    return _noise(features.shape[1], audio=True).numpy()
 
 
 def check_budget(

@@ -2,7 +2,8 @@
 
 The contract is that of icefall's CTC models: inputs `x` (N, T, bins) float32 and `x_lens` (N)
 int64, outputs `log_probs` (N, T', V) float32 and `log_probs_len` (N) int64. Padding is masked
-inside, so an utterance gets the same log-probabilities alone and in a padded batch.
+inside, so an utterance gets the same log-probabilities alone and in a padded batch. A model of
+audio takes `samples` (N, S) float32 and `num_samples` (N) int64 instead; sherpa-onnx knows none.
 """
 
 import warnings
@@ -17,12 +18,16 @@ from torch import Tensor, nn
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder
 from ortho_edge.conformer.front_end import LOG_MEL_SCALE, normalize_utterance
-from ortho_export.facts import Facts
+from ortho_edge.data.features import FRAME_SHIFT
+from ortho_export.audio import AudioModel
+from ortho_export.facts import AUDIO_IN, Facts
 from ortho_export.quiet import quiet_stderr
 
 OPSET = 20
 """From 23 on, attention becomes one operation that fails in ONNX Runtime 1.32 with a mask."""
 INPUTS, OUTPUTS = ("x", "x_lens"), ("log_probs", "log_probs_len")
+
+AUDIO_INPUTS = ("samples", "num_samples")
 
 EXAMPLE_LENGTHS = (501, 300)
 
@@ -63,35 +68,43 @@ def to_onnx(encoder: DenseEncoder, facts: Facts) -> bytes:
 def _to_onnx(encoder: DenseEncoder, facts: Facts) -> bytes:
     bins = int(str(facts.features["num_mel_bins"]))
     lengths = torch.tensor(EXAMPLE_LENGTHS)
-    batch, frames = torch.export.Dim("N", min=1), torch.export.Dim("T", min=facts.min_frames)
+    shortest, shape = facts.min_frames, [len(lengths), max(EXAMPLE_LENGTHS), bins]
     centres = encoder.front_end.normalization == "utterance"
+    model: nn.Module = CentredEncoder(encoder) if centres else encoder
+    names = INPUTS
+    if facts.input == AUDIO_IN:
+        model, names = AudioModel(model).eval(), AUDIO_INPUTS
+        lengths = lengths * FRAME_SHIFT + 3
+        shortest, shape = facts.min_frames * FRAME_SHIFT, [len(lengths), int(lengths.max())]
+    batch, time = torch.export.Dim("N", min=1), torch.export.Dim("T", min=shortest)
     exported = torch.onnx.export(
-        CentredEncoder(encoder) if centres else encoder,
-        (torch.zeros(len(lengths), max(EXAMPLE_LENGTHS), bins), lengths),
+        model,
+        (torch.zeros(shape), lengths),
         dynamo=True,
         verbose=False,
         opset_version=OPSET,
-        input_names=INPUTS,
+        input_names=names,
         output_names=OUTPUTS,
-        dynamic_shapes=({0: batch, 1: frames}, {0: batch}),
+        dynamic_shapes=({0: batch, 1: time}, {0: batch}),
         external_data=False,
     )
     assert exported is not None
-    model = exported.model_proto
+    proto = exported.model_proto
     # The exporter notes for every node in which file and line it was written.
-    for node in model.graph.node:
+    for node in proto.graph.node:
         del node.metadata_props[:]
         node.ClearField("doc_string")
-    del model.metadata_props[:]
+    del proto.metadata_props[:]
     for name, value in facts.constants().items():
-        model.metadata_props.add(key=name, value=str(value))
-    return model.SerializeToString()
+        proto.metadata_props.add(key=name, value=str(value))
+    return proto.SerializeToString()
 
 
 Forward = Callable[
-    [Float32[np.ndarray, "B T bins"], Int64[np.ndarray, " B"]],
+    [Float32[np.ndarray, "B ..."], Int64[np.ndarray, " B"]],
     tuple[Float32[np.ndarray, "B T4 V"], Int64[np.ndarray, " B"]],
 ]
+"""Features (B, T, bins), or audio (B, N), and lengths."""
 
 
 def load(path: Path, threads: int) -> tuple[Facts, Forward]:
@@ -132,10 +145,11 @@ def load(path: Path, threads: int) -> tuple[Facts, Forward]:
         raise UserError(f"{path} is no artefact of this project: {error}") from error
 
     def forward(
-        features: Float32[np.ndarray, "B T bins"], lengths: Int64[np.ndarray, " B"]
+        batch: Float32[np.ndarray, "B ..."], lengths: Int64[np.ndarray, " B"]
     ) -> tuple[Float32[np.ndarray, "B T4 V"], Int64[np.ndarray, " B"]]:
+        names = AUDIO_INPUTS if facts.input == AUDIO_IN else INPUTS
         log_probs, log_probs_len = session.run(
-            OUTPUTS, dict(zip(INPUTS, (features, lengths), strict=True))
+            OUTPUTS, dict(zip(names, (batch, lengths), strict=True))
         )
         return np.asarray(log_probs), np.asarray(log_probs_len)
 

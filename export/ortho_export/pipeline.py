@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ from ortho_export.measure import (
 )
 from ortho_export.parity import Parity, check_parity, parity_clips
 from ortho_export.report import describe
-from ortho_export.results import EXECUTORCH, FILES, ONNXRUNTIME, Export, Request
+from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Export, Request, file_name
 from ortho_export.sample import SAMPLE, describe_sample, load_sample, sample_text
 
 LOADERS = {EXECUTORCH: load_program, ONNXRUNTIME: load_model}
@@ -91,9 +91,11 @@ def export(request: Request) -> Export:
         (folder / SYMBOLS).write_text(model.checkpoint.tokens.lines(), "utf-8")
         delegation = None
         for runtime in request.runtimes:
-            with stage(f"writing {FILES[runtime]}"):
+            with stage(f"writing {request.file(runtime)}"):
                 delegation = _write(runtime, model, folder) or delegation
-        recognizers = {name: load_artefact(folder / FILES[name]) for name in request.runtimes}
+        recognizers = {
+            name: load_artefact(folder / request.file(name)) for name in request.runtimes
+        }
         with stage("comparing with the eager encoder"):
             parity = _compare(model, recognizers)
         with stage("measuring"):
@@ -102,13 +104,13 @@ def export(request: Request) -> Export:
         result = _result(request, model, folder, parity, latency, memory, delegation)
         check_budget(
             request.budget,
-            [folder / FILES[name] for name in request.runtimes],
+            [folder / request.file(name) for name in request.runtimes],
             result.params,
             latency if request.is_for_this_host else (),
             memory,
         )
         manifest = describe(result, folder)
-        by_file = {FILES[runtime]: one for runtime, one in recognizers.items()}
+        by_file = {request.file(runtime): one for runtime, one in recognizers.items()}
         manifest["checkpoint"] = request.checkpoint.resolve().name
         manifest["sample"] = describe_sample(request.checkpoint, by_file)
         manifest["files"][CARD] = write_card(folder, manifest, request.checkpoint)
@@ -116,18 +118,18 @@ def export(request: Request) -> Export:
     return result
 
 
-def transcribe_sample(checkpoint: Path, out: Path, runtimes: tuple[str, ...]) -> list[str]:
-    """Lines for a person: what each artefact hears in the sample clip of the checkpoint."""
+def transcribe_sample(checkpoint: Path, out: Path, files: Sequence[str]) -> list[str]:
+    """Lines for a person: what each artefact in `out` hears in the checkpoint's sample clip."""
     sample = load_sample(checkpoint)
     if sample is None:
         return [f"no {SAMPLE} in {checkpoint}: nothing to transcribe"]
     lines = []
     if (words := sample_text(checkpoint)) is not None:
         lines.append(f"{SAMPLE} says: {words}")
-    for runtime in runtimes:
-        text = load_artefact(out / FILES[runtime]).transcribe(sample)
-        lines.append(f"{FILES[runtime]} hears: {text}")
-    return lines
+    return [
+        *lines,
+        *(f"{file} hears: {load_artefact(out / file).transcribe(sample)}" for file in files),
+    ]
 
 
 def _check_out(out: Path) -> None:
@@ -159,6 +161,7 @@ def _select(request: Request) -> _Model:
         tokens=checkpoint.tokens,
         checkpoint_digest=checkpoint_digest(request.checkpoint),
         max_frames=max(MAX_FRAMES, round(request.budget.audio_seconds * FRAMES_PER_SECOND)),
+        input=request.input,
     )
     return _Model(
         checkpoint=checkpoint,
@@ -170,7 +173,7 @@ def _select(request: Request) -> _Model:
 
 
 def _write(runtime: str, model: _Model, folder: Path) -> Delegation | None:
-    file = folder / FILES[runtime]
+    file = folder / file_name(runtime, model.facts.input)
     if runtime == EXECUTORCH:
         program = executorch.lower(model.encoder, model.facts)
         file.write_bytes(program.content)
@@ -196,13 +199,13 @@ def _peak_memory(request: Request, model: _Model, folder: Path) -> dict[str, flo
     empty = compact(supernet, Subnet.of(len(supernet.space), ()))
     peaks = {}
     for runtime in request.runtimes:
-        warm_up = folder / f"warm-up-{FILES[runtime]}"
+        warm_up = folder / f"warm-up-{request.file(runtime)}"
         if runtime == EXECUTORCH:
             warm_up.write_bytes(executorch.lower(empty, model.facts).content)
         else:
             warm_up.write_bytes(onnx.to_onnx(empty, model.facts))
         peaks[runtime] = peak_memory_mb(
-            LOADERS[runtime], folder / FILES[runtime], warm_up, request.budget.audio_seconds
+            LOADERS[runtime], folder / request.file(runtime), warm_up, request.budget.audio_seconds
         )
         warm_up.unlink()
     return peaks
@@ -226,7 +229,7 @@ def _result(
         params=sum(parameter.numel() for parameter in model.encoder.parameters()),
         flops=flops,
         flops_share=flops / space.flops(space.full(), REFERENCE_SECONDS),
-        sizes_mb={runtime: size_mb(folder / FILES[runtime]) for runtime in request.runtimes},
+        sizes_mb={runtime: size_mb(folder / request.file(runtime)) for runtime in request.runtimes},
         parity=parity,
         latency=latency,
         memory_mb=memory_mb,

@@ -9,9 +9,9 @@ from typing import Any
 from ortho_edge.checkpoint import SYMBOLS
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.profile import Budget
-from ortho_export.facts import FRAMES_PER_SECOND
+from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND
 from ortho_export.manifest import describe_file, versions
-from ortho_export.results import EXECUTORCH, FILES, Export
+from ortho_export.results import EXECUTORCH, Export
 
 LIMITS = {
     "latency_ms": "latency {:g} ms for {seconds:g} s of audio",
@@ -53,12 +53,12 @@ def _rows(export: Export) -> Iterator[tuple[str, str]]:
     yield from _latency_rows(export)
     yield from _memory_rows(export)
     for runtime, megabytes in export.sizes_mb.items():
-        yield f"file size, {FILES[runtime]}", f"{megabytes:.2f} MB"
+        yield f"file size, {export.request.file(runtime)}", f"{megabytes:.2f} MB"
     error_rate = chosen.error_rate
     yield "dev WER", "not recorded" if error_rate is None else f"{error_rate:.2f} %"
     for runtime, one in export.parity.items():
         yield (
-            f"parity error, {FILES[runtime]}",
+            f"parity error, {export.request.file(runtime)}",
             f"{one.max_abs_error:.1e} of {one.limit:g} allowed; "
             f"same transcripts on {len(one.frames)} clips",
         )
@@ -66,12 +66,14 @@ def _rows(export: Export) -> Iterator[tuple[str, str]]:
 
 def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
     seconds = export.selection.budget.audio_seconds
+    audio = export.request.input == AUDIO_IN
+    note = "; the filter banks inside are not counted" if audio else ""
     for one in export.selection.chosen.latency:
         error = "" if one.error_percent is None else f", error {one.error_percent:g} %"
         yield (
             f"predicted latency, {one.runtime}",
             f"{one.milliseconds:.2f} ms for {seconds:g} s on {export.request.profile.name}, "
-            f"from {one.provenance} figures{error}",
+            f"from {one.provenance} figures{error}{note}",
         )
     where = "the device" if export.request.is_for_this_host else "not on the device"
     for one in export.latency:
@@ -136,6 +138,11 @@ def describe(export: Export, folder: Path) -> dict[str, Any]:
             "measured": dict(export.memory_mb),
         },
         "bounds": {
+            **{
+                name: value
+                for name, value in facts.constants().items()
+                if name in ("min_samples", "max_samples")
+            },
             "min_frames": facts.min_frames,
             "max_frames": facts.max_frames,
             "frames_per_second": FRAMES_PER_SECOND,
@@ -149,12 +156,13 @@ def describe(export: Export, folder: Path) -> dict[str, Any]:
 def _files(export: Export, folder: Path) -> dict[str, Any]:
     files = {SYMBOLS: describe_file(folder / SYMBOLS)}
     for runtime in export.request.runtimes:
-        files[FILES[runtime]] = {
-            **describe_file(folder / FILES[runtime]),
+        files[export.request.file(runtime)] = {
+            **describe_file(folder / export.request.file(runtime)),
             "runtime": runtime,
             "precision": "fp32",
+            "input": export.request.input,
             "parity": asdict(export.parity[runtime]),
         }
     if export.delegation is not None:
-        files[FILES[EXECUTORCH]]["delegation"] = asdict(export.delegation)
+        files[export.request.file(EXECUTORCH)]["delegation"] = asdict(export.delegation)
     return files

@@ -9,13 +9,19 @@ from ortho_edge.devices.profile import Budget, DeviceProfile
 from ortho_edge.fleet import Source
 from ortho_edge.selector import Selection
 from ortho_export.executorch import Delegation
-from ortho_export.facts import Facts
+from ortho_export.facts import FEATURES_IN, Facts
 from ortho_export.measure import Latency
 from ortho_export.parity import Parity
 
 EXECUTORCH, ONNXRUNTIME = "executorch", "onnxruntime"
 FILES = {EXECUTORCH: "model.pte", ONNXRUNTIME: "model.onnx"}
-"""The artefact of each runtime."""
+"""The artefact of each runtime that takes features."""
+
+
+def file_name(runtime: str, takes: str = FEATURES_IN) -> str:
+    """The file of an artefact, such as `model.audio.onnx`; features go unsaid."""
+    stem, suffix = FILES[runtime].split(".")
+    return f"{stem}.{suffix}" if takes == FEATURES_IN else f"{stem}.{takes}.{suffix}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +35,7 @@ class Request:
         out: Folder to write; replaced as a whole when it holds an earlier export.
         runtimes: Which artefacts to make.
         subnet: Whether only a trained subnet may be chosen.
+        input: What every artefact takes: features or audio.
         command: For the manifest.
     """
 
@@ -39,6 +46,11 @@ class Request:
     runtimes: tuple[str, ...] = (EXECUTORCH, ONNXRUNTIME)
     command: str = ""
     subnet: Source = "trained"
+    input: str = FEATURES_IN
+
+    def file(self, runtime: str) -> str:
+        """Name of the artefact of a runtime."""
+        return file_name(runtime, self.input)
 
     @property
     def is_for_this_host(self) -> bool:

@@ -7,6 +7,7 @@
 
 import warnings
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ FRAME_SHIFT = 160
 """Samples from one frame to the next (10 ms)."""
 FRAME_LENGTH = 400
 """Samples under one window (25 ms)."""
+
+Count = TypeVar("Count", int, torch.Tensor)
 
 
 @lru_cache(maxsize=1)
@@ -43,7 +46,7 @@ def _extractor() -> Wav2LogFilterBank:
     return layer.eval()
 
 
-def num_frames(num_samples: int) -> int:
+def num_frames(num_samples: Count) -> Count:
     """Returns how many frames `fbank` makes of ``num_samples`` samples at 16 kHz."""
     return (num_samples + FRAME_SHIFT // 2) // FRAME_SHIFT
 

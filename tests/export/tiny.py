@@ -13,6 +13,7 @@ from ortho_edge.data.audio import SAMPLE_RATE
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import character_tokens
+from ortho_export.results import file_name
 
 WORDS = ("ONE", "TWO", "THREE", "FOUR", "FIVE")
 LARGE, SMALL = "s100", "s050"
@@ -31,7 +32,7 @@ def bursts(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.03 * tones + 0.003 * noise).astype(np.float32)
 
 
-def tiny_checkpoint(front_end: FrontEndKind = "strided") -> Checkpoint:
+def tiny_checkpoint(front_end: FrontEndKind = "strided", spread: float = 20) -> Checkpoint:
     """One block of width 32 whose outputs are spread widely, so that transcripts are not empty."""
     torch.manual_seed(7)
     tokens = character_tokens(WORDS, "ABC'")
@@ -45,7 +46,7 @@ def tiny_checkpoint(front_end: FrontEndKind = "strided") -> Checkpoint:
     with torch.no_grad():
         for head in supernet.ctc_heads:
             assert isinstance(head, torch.nn.Linear)
-            head.weight *= 20
+            head.weight *= spread
             head.bias.zero_()
     space = supernet.space
     half = Subnet.of(len(space), range(0, len(space), 2))
@@ -68,6 +69,7 @@ class Exported:
     checkpoint: Path
     folder: Path
     printed: str
+    input: str = "features"
 
     @property
     def encoder(self) -> DenseEncoder:
@@ -81,8 +83,8 @@ class Exported:
 
     @property
     def program(self) -> Path:
-        return self.folder / "model.pte"
+        return self.folder / file_name("executorch", self.input)
 
     @property
     def model(self) -> Path:
-        return self.folder / "model.onnx"
+        return self.folder / file_name("onnxruntime", self.input)
