@@ -13,6 +13,7 @@ from ortho_edge.cli import UserError, run
 
 TIMING_SECONDS = 90.0
 """At most; with little noise the timing ends sooner."""
+COUNTED_SECONDS = 4.0
 MAX_WORKERS = 4
 """Each exporting process takes about 1 GB."""
 
@@ -107,18 +108,22 @@ def _check(path: Path, on: str) -> None:
     from ortho_edge.checkpoint import shipped_checkpoint
     from ortho_edge.data.audio import load_audio
     from ortho_edge.data.features import fbank
+    from ortho_export.arm.counts import counter, noise
     from ortho_export.arm.machines import emulator
     from ortho_export.arm.programs import compare, install
     from ortho_export.arm.toolchain import load_bundle
 
     features = fbank(load_audio(shipped_checkpoint() / "sample.flac"))
     with emulator(on) as machine:
-        runner = install(machine, load_bundle())
+        bundle = load_bundle()
+        runner, count = install(machine, bundle), counter(machine, bundle)
         for program in tqdm(programs, desc=machine.name, unit="program", leave=False):
             one = compare(runner, program, features)
             tqdm.write(
                 f"{program}: on {machine.name} as here, a log-probability differs by "
-                f"{one.max_abs_error:.1e} at most; hears: {one.text}"
+                f"{one.max_abs_error:.1e} at most; "
+                f"{count(program, [noise(COUNTED_SECONDS)])[0] / 1e6:.2f} M instructions for "
+                f"{COUNTED_SECONDS:g} s of audio; hears: {one.text}"
             )
 
 

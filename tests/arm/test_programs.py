@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,7 @@ def test_the_command_compares_every_program_of_a_folder(
     main(Arguments(on=CORES[0], check=program))
     captured = capsys.readouterr()
     assert f"{program}: on emulated {CORES[0]} as here" in captured.out
+    assert re.search(r"; \d+\.\d\d M instructions for 4 s of audio; ", captured.out)
     assert captured.out.strip().endswith(f"hears: {WORDS}")
 
 

@@ -111,7 +111,7 @@ def load_bundle() -> Bundle:
     """
     compiler = tool(COMPILER)
     executorch = version("executorch").split("+")[0]
-    compiled_by = _run([compiler, "--version"]).splitlines()[0]
+    compiled_by = run_tool([compiler, "--version"]).splitlines()[0]
     recipe = [source("runner.cpp").read_text("utf-8"), executorch, compiled_by, *FLAGS]
     key = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:16]
     folder = cache_folder() / f"executorch-{executorch}-{key}"
@@ -155,7 +155,7 @@ def _build(folder: Path, compiler: str, executorch: str, compiled_by: str) -> No
             shutil.move(unpacked / "executorch" / "lib" / name, fresh / name)
         shutil.rmtree(unpacked)
         for name in SYSTEM_LIBRARIES:
-            shutil.copyfile(_run([compiler, f"-print-file-name={name}"]).strip(), fresh / name)
+            shutil.copyfile(run_tool([compiler, f"-print-file-name={name}"]).strip(), fresh / name)
         (fresh / LOADER).chmod(0o755)
         files = {one.name: digest(one) for one in sorted(fresh.iterdir())}
         (fresh / SOURCES).write_text(json.dumps({**origin, "files": files}, indent=1), "utf-8")
@@ -189,7 +189,7 @@ def _compile(compiler: str, executorch: Path, runner: Path) -> None:
     libraries = [
         f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in EXECUTORCH_LIBRARIES
     ]
-    _run(
+    run_tool(
         [
             compiler, *FLAGS, str(source("runner.cpp")), "-isystem", str(include),
             "-isystem", str(portable), f"-L{executorch / 'lib'}",
@@ -199,7 +199,7 @@ def _compile(compiler: str, executorch: Path, runner: Path) -> None:
     )  # fmt: skip
 
 
-def _run(command: Sequence[str]) -> str:
+def run_tool(command: Sequence[str]) -> str:
     """What a program prints.
 
     Raises:

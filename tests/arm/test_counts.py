@@ -1,0 +1,60 @@
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ortho_export.arm.counts import counter, load_plugin, noise
+from ortho_export.arm.machines import Emulator, emulator
+from ortho_export.arm.toolchain import Bundle, tool
+from tests.arm.conftest import Programs
+from tests.arm.scope import CORES, SIZES
+
+pytestmark = pytest.mark.arm
+
+LOOPS = 123_457
+ASSEMBLY = f"""
+.global _start
+_start:
+    mov x8, #173 // getppid
+    svc #0
+    ldr x0, ={LOOPS}
+again:
+    subs x0, x0, #1
+    b.ne again
+    mov x8, #173
+    svc #0
+    mov x8, #93 // exit
+    mov x0, #0
+    svc #0
+"""
+
+
+def test_every_instruction_between_two_marks_is_counted_once(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    source, binary = tmp_path / "loop.s", tmp_path / "loop"
+    source.write_text(ASSEMBLY)
+    compiler = tool("aarch64-linux-gnu-gcc")
+    subprocess.run([compiler, "-nostdlib", "-static", source, "-o", binary], check=True)
+    with emulator(CORES[0]) as machine:
+        option = f"{load_plugin()},out={machine.path('marks')}"
+        dataclasses.replace(machine, options=("-plugin", option)).run([str(binary)])
+        first, second = map(int, machine.get("marks").split())
+    # The load, the loop, the move, and the second call itself.
+    assert second - first == 1 + 2 * LOOPS + 1 + 1
+    assert first == 2
+
+
+@pytest.mark.export
+@pytest.mark.slow
+def test_counts_repeat_exactly_and_grow_with_the_audio(
+    bundle: Bundle, programs: Programs, tmp_path: Path
+) -> None:
+    machine = Emulator(cpu=CORES[0], folder=tmp_path)
+    inputs = [noise(0.2), noise(0.6), noise(1.0)]
+    counts = counter(machine, bundle)(programs(SIZES[-1]), inputs)
+    assert counts == sorted(counts)
+    assert counts == counter(machine, bundle)(programs(SIZES[-1]), inputs)
+    # As many as FLOPs, give or take: four multiply-accumulates take one instruction.
+    assert 1e5 < counts[0] < counts[2] < 1e7
