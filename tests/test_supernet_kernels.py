@@ -116,10 +116,17 @@ def test_dropout_and_layer_drop_run_through_the_kernels(supernet: Supernet) -> N
         ffn_dropout=0.3, residual_dropout=0.3, layer_drop=0.5,
         droppable=(frozenset({(0, "conv"), (0, "mhsa")}), frozenset()),
     )  # fmt: skip
-    seeds = (0, 0, 1)
-    losses = []
-    for seed in seeds:
+    losses, gradients = [], []
+    for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        losses.append(loss(supernet, gates, rates=rates).detach())
+        total = loss(supernet, gates, rates=rates)
+        losses.append(total.detach())
+        weights = [
+            one for name, one in supernet.named_parameters() if "w_out" in name or "w2" in name
+        ]
+        gradients.append(torch.cat([one.flatten() for one in torch.autograd.grad(total, weights)]))
     torch.testing.assert_close(losses[0], losses[1], **tolerance("exact"))
+    torch.testing.assert_close(gradients[0], gradients[1], **tolerance("exact"))
     assert losses[0] != losses[2]
+    assert gradients[0].isfinite().all()
+    assert gradients[0].abs().sum() > 0

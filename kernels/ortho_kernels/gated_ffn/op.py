@@ -156,7 +156,8 @@ def weight(parameter: Tensor, x: Tensor) -> Tensor:
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    x, w1, b1, w2, b2, gates, _, work, _, seed, ctx.dropout, ctx.scale, _ = inputs
+    x, w1, b1, w2, b2, gates, residual, work, _, seed, ctx.dropout, ctx.scale, _ = inputs
+    ctx.has_residual = residual is not None
     ctx.set_materialize_grads(False)  # those of a and h would be large, and are never used
     ctx.dtypes = [tensor.dtype for tensor in (x, w1, b1, w2, b2, gates)]
     ctx.save_for_backward(x, w1, w2, gates, *output[1:], work, seed)
@@ -167,7 +168,7 @@ def _backward(ctx, dy, _a, _h):
         return (None,) * 13
     gradients = backward(dy, *ctx.saved_tensors, ctx.dropout, ctx.scale)
     inputs = (gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes, strict=True))
-    return *inputs, dy, *(None,) * 6
+    return *inputs, dy if ctx.has_residual else None, *(None,) * 6
 
 
 forward.register_autograd(_backward, setup_context=_setup_context)
