@@ -35,6 +35,9 @@ class Arguments(BudgetOptions):
     """What to write."""
     input: Literal["features", "audio"] = "features"
     """What the artefacts take: filter banks, or 16 kHz samples with the filter banks inside."""
+    also: tuple[Literal["coreml", "vulkan", "ort"], ...] = ()
+    """More artefacts of the same subnet: a Core ML or Vulkan program, which is never executed here,
+    and the model in ONNX Runtime's own format."""
     subnet: Literal["trained", "any"] = "trained"
     """trained: a size whose error rate was measured. any: whatever fills the budget best, composed
     of the components that the trained sizes keep; its error rate is unknown."""
@@ -75,6 +78,7 @@ def main(arguments: Arguments) -> None:
         runtimes=runtimes,
         subnet=arguments.subnet,
         input=arguments.input,
+        also=arguments.also,
         command=shlex.join(["python", "-m", "ortho_edge.export", *sys.argv[1:]]),
     )
     result = export(request)

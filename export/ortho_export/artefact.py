@@ -21,7 +21,7 @@ from ortho_edge.tokens import Tokens
 from ortho_export import executorch, manifest, onnx
 from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND, MIN_FRAMES, Facts
 
-PROGRAM_SUFFIX, ONNX_SUFFIX = ".pte", ".onnx"
+PROGRAM_SUFFIX, ONNX_SUFFIXES = ".pte", (".onnx", ".ort")
 
 Length = TypeVar("Length", int, Tensor)
 Encoder = Callable[
@@ -115,7 +115,7 @@ class Recognizer:
 
 
 def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) -> Recognizer:
-    """Loads a `.pte`, a `.onnx` or a checkpoint folder.
+    """Loads a `.pte`, a `.onnx`, a `.ort` or a checkpoint folder.
 
     Args:
         path: The file or folder. A file whose digest stands in a `manifest.json` beside it must
@@ -143,11 +143,11 @@ def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) ->
     if path.suffix == PROGRAM_SUFFIX:
         facts, run_program = executorch.load(path, threads)
         encoder = _one_by_one(run_program, facts)
-    elif path.suffix == ONNX_SUFFIX:
+    elif path.suffix in ONNX_SUFFIXES:
         facts, run_model = onnx.load(path, threads)
         encoder = _as_tensors(run_model)
     else:
-        raise UserError(f"{path} is neither a .pte nor a .onnx file nor a checkpoint folder")
+        raise UserError(f"{path} is no .pte, .onnx or .ort file and no checkpoint folder")
     return Recognizer(
         name=path.name,
         subnet=facts.subnet,
@@ -163,7 +163,7 @@ def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) ->
 
 def _load_checkpoint(path: Path, threads: int, subnet: str | None) -> Recognizer:
     exported = sorted(
-        one.name for one in path.iterdir() if one.suffix in (PROGRAM_SUFFIX, ONNX_SUFFIX)
+        one.name for one in path.iterdir() if one.suffix in (PROGRAM_SUFFIX, *ONNX_SUFFIXES)
     )
     if exported and not (path / DESCRIPTION).exists():
         raise UserError(f"{path} is a folder of artefacts; name one of {', '.join(exported)} in it")

@@ -60,7 +60,7 @@ def fourier_basis(frequencies: np.ndarray) -> np.ndarray:
     time = np.arange(FRAME_LENGTH)
     remove_mean = np.eye(FRAME_LENGTH) - 1 / FRAME_LENGTH
     preemphasize = np.eye(FRAME_LENGTH) - PREEMPHASIS * np.eye(FRAME_LENGTH, k=-1)
-    preemphasize[0, 0] -= PREEMPHASIS  # the first sample counts as its own predecessor
+    # Kaldi takes the first sample as its own predecessor; the window is zero there.
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * time / (FRAME_LENGTH - 1))
     angles = 2 * np.pi * np.outer(frequencies, time) / FFT_LENGTH
     transform = np.concatenate([np.cos(angles), np.sin(angles)])

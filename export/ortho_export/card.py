@@ -52,7 +52,11 @@ def card(manifest: Mapping[str, Any], data: str | None) -> str:
         data: Data, licences and attribution, in Markdown; None where the checkpoint states none.
     """
     subnet = manifest["subnet"]
-    shown = ", ".join(name for name, stated in manifest["files"].items() if "runtime" in stated)
+    shown = ", ".join(
+        name
+        for name, stated in manifest["files"].items()
+        if "runtime" in stated or "target" in stated
+    )
     bounds = manifest["bounds"]
     sections = {
         f"Model card: {subnet['name']} of {manifest['checkpoint']} for {manifest['device']}": (
@@ -132,7 +136,7 @@ def _costs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for runtime, megabytes in memory["measured"].items():
         yield f"memory, {runtime}", f"{megabytes:.1f} MB", "measured on the exporting host"
     for name, stated in manifest["files"].items():
-        if "runtime" in stated:
+        if "runtime" in stated or "target" in stated:
             yield f"file size, {name}", f"{stated['bytes'] / 1e6:.2f} MB", "measured"
 
 
@@ -154,6 +158,9 @@ def _agreement(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 f"largest error of a log-probability, {len(parity['frames'])} clips",
                 f"{parity['max_abs_error']:.1e} of {parity['limit']:g} allowed; same transcripts",
             )
+        if stated.get("executed") is False:
+            pieces = stated["delegation"]["subgraphs"]
+            yield f"`{name}`", "lowered, never executed", f"delegates: {pieces}"
     sample = manifest["sample"]
     if sample is not None:
         if sample["says"] is not None:

@@ -19,7 +19,9 @@ from ortho_export.flat import FlatEncoder
 from ortho_export.quiet import quiet_stderr
 
 if TYPE_CHECKING:
+    from executorch.exir.backend.partitioner import Partitioner
     from executorch.runtime import Method
+    from executorch.runtime import Program as RuntimeProgram
 
 EXAMPLE_FRAMES = 501
 """Traced length; odd, so that nothing divides by accident."""
@@ -27,7 +29,7 @@ EXAMPLE_FRAMES = 501
 
 @dataclass(frozen=True, kw_only=True)
 class Delegation:
-    """How well XNNPACK took a program.
+    """How well a backend, such as XNNPACK, took a program.
 
     Attributes:
         subgraphs: Pieces that it runs; 1 is the best.
@@ -53,7 +55,9 @@ class Program:
     delegation: Delegation
 
 
-def lower(encoder: DenseEncoder, facts: Facts) -> Program:
+def lower(
+    encoder: DenseEncoder, facts: Facts, *, partitioner: "Partitioner | None" = None
+) -> Program:
     """Lowers a compacted encoder.
 
     The program's method `forward` takes x (1, T, bins) float32 with any `min_frames` <= T <=
@@ -64,10 +68,11 @@ def lower(encoder: DenseEncoder, facts: Facts) -> Program:
     Args:
         encoder: The dense encoder; it is left as it is.
         facts: Its constants and bounds.
+        partitioner: Cuts the graph for another backend than XNNPACK.
     """
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _lower(_exported(FlatEncoder(encoder), facts), facts)
+        return _lower(_exported(FlatEncoder(encoder), facts), facts, partitioner)
 
 
 def _exported(encoder: FlatEncoder, facts: Facts) -> torch.export.ExportedProgram:
@@ -87,13 +92,17 @@ def _exported(encoder: FlatEncoder, facts: Facts) -> torch.export.ExportedProgra
     )
 
 
-def _lower(exported: torch.export.ExportedProgram, facts: Facts) -> Program:
+def _lower(
+    exported: torch.export.ExportedProgram, facts: Facts, partitioner: "Partitioner | None"
+) -> Program:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.devtools.backend_debug import get_delegation_info
     from executorch.exir import to_edge_transform_and_lower
 
     edge = to_edge_transform_and_lower(
-        exported, partitioner=[XnnpackPartitioner()], constant_methods=facts.constants()
+        exported,
+        partitioner=[partitioner or XnnpackPartitioner()],
+        constant_methods=facts.constants(),
     )
     info = get_delegation_info(edge.exported_program().graph_module)
     program = edge.to_executorch()
@@ -131,22 +140,27 @@ def load(path: Path, threads: int) -> tuple[Facts, Forward]:
         return _load(path, threads)
 
 
+def read_facts(path: Path) -> Facts:
+    """The facts in a program, whether or not its backend is on this machine.
+
+    Raises:
+        UserError: The file is truncated, is no program, or not one of this project.
+    """
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _facts(path, _program(path))
+
+
 def _load(path: Path, threads: int) -> tuple[Facts, Forward]:
     from executorch.extension.pybindings import portable_lib
-    from executorch.runtime import Runtime, Verification
 
     portable_lib._unsafe_reset_threadpool(threads)
+    program = _program(path)
+    facts = _facts(path, program)
     try:
-        program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
-    except RuntimeError as error:
-        raise UserError(f"{path} is not an ExecuTorch program, or is truncated") from error
-    names = program.method_names - {"forward"}
-    try:
-        constants = {name: _run(program.load_method(name), []) for name in names}
-        facts = Facts.parse(constants)
         method = program.load_method("forward")
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path} is no artefact of this project: {error}") from error
+    except RuntimeError as error:
+        raise UserError(f"{path} cannot run here: {error}") from error
 
     def forward(one: Float32[np.ndarray, "1 ..."]) -> Float32[np.ndarray, "1 T4 V"]:
         utterance = torch.from_numpy(np.ascontiguousarray(one))
@@ -157,6 +171,23 @@ def _load(path: Path, threads: int) -> tuple[Facts, Forward]:
         return _run(method, inputs).numpy()
 
     return facts, forward
+
+
+def _program(path: Path) -> "RuntimeProgram":
+    from executorch.runtime import Runtime, Verification
+
+    try:
+        return Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+    except RuntimeError as error:
+        raise UserError(f"{path} is not an ExecuTorch program, or is truncated") from error
+
+
+def _facts(path: Path, program: "RuntimeProgram") -> Facts:
+    names = program.method_names - {"forward"}
+    try:
+        return Facts.parse({name: _run(program.load_method(name), []) for name in names})
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path} is no artefact of this project: {error}") from error
 
 
 def _run(method: "Method | None", inputs: Sequence[torch.Tensor]) -> Any:

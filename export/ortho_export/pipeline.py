@@ -34,10 +34,11 @@ from ortho_export.measure import (
     measure_latency,
     size_mb,
 )
-from ortho_export.parity import Parity, check_parity, parity_clips
+from ortho_export.parity import Clips, Parity, check_parity, parity_clips
 from ortho_export.report import describe
 from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Export, Request, file_name
 from ortho_export.sample import SAMPLE, describe_sample, load_sample, sample_text
+from ortho_export.targets import check_targets, executed, target_file, write_target
 
 LOADERS = {EXECUTORCH: load_program, ONNXRUNTIME: load_model}
 
@@ -85,8 +86,9 @@ def export(request: Request) -> Export:
         ParityError: An artefact disagrees with the encoder it was made from.
     """
     _check_out(request.out)
+    check_targets(request.also, request.input)
     model = _select(request)
-    stage = Stages(2 + len(request.runtimes))
+    stage = Stages(2 + len(request.runtimes) + len(request.also))
     with atomic_folder(request.out) as folder:
         (folder / SYMBOLS).write_text(model.checkpoint.tokens.lines(), "utf-8")
         delegation = None
@@ -98,19 +100,25 @@ def export(request: Request) -> Export:
         }
         with stage("comparing with the eager encoder"):
             parity = _compare(model, recognizers)
+        extra = {}
+        for target in request.also:
+            with stage(f"writing {target_file(target, request.input)}"):
+                extra |= write_target(target, model.encoder, model.facts, folder, _clips(model))
         with stage("measuring"):
             latency = measure_latency(recognizers, request.budget.audio_seconds)
             memory = _peak_memory(request, model, folder)
         result = _result(request, model, folder, parity, latency, memory, delegation)
         check_budget(
             request.budget,
-            [folder / request.file(name) for name in request.runtimes],
+            [folder / one for one in (*map(request.file, request.runtimes), *extra)],
             result.params,
             latency if request.is_for_this_host else (),
             memory,
         )
         manifest = describe(result, folder)
+        manifest["files"] |= extra
         by_file = {request.file(runtime): one for runtime, one in recognizers.items()}
+        by_file |= {name: load_artefact(folder / name) for name in executed(extra)}
         manifest["checkpoint"] = request.checkpoint.resolve().name
         manifest["sample"] = describe_sample(request.checkpoint, by_file)
         manifest["files"][CARD] = write_card(folder, manifest, request.checkpoint)
@@ -182,8 +190,12 @@ def _write(runtime: str, model: _Model, folder: Path) -> Delegation | None:
     return None
 
 
+def _clips(model: _Model) -> Clips:
+    return parity_clips(model.sample, model.facts.min_frames, model.facts.max_frames)
+
+
 def _compare(model: _Model, recognizers: Mapping[str, Recognizer]) -> dict[str, Parity]:
-    clips = parity_clips(model.sample, model.facts.min_frames, model.facts.max_frames)
+    clips = _clips(model)
     return {
         runtime: check_parity(model.encoder, recognizer, clips)
         for runtime, recognizer in recognizers.items()

@@ -36,6 +36,7 @@ class Request:
         runtimes: Which artefacts to make.
         subnet: Whether only a trained subnet may be chosen.
         input: What every artefact takes: features or audio.
+        also: Targets besides the runtimes, see `ortho_export.targets`.
         command: For the manifest.
     """
 
@@ -47,6 +48,7 @@ class Request:
     command: str = ""
     subnet: Source = "trained"
     input: str = FEATURES_IN
+    also: tuple[str, ...] = ()
 
     def file(self, runtime: str) -> str:
         """Name of the artefact of a runtime."""

@@ -18,6 +18,7 @@ from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.subnet import Subnet
 from ortho_export.artefact import Recognizer, load_artefact
+from ortho_export.executorch import read_facts
 from ortho_export.facts import checkpoint_digest
 from ortho_export.manifest import MANIFEST, SCHEMA_VERSION, digest, read_manifest
 from ortho_export.parity import ParityError, check_parity, parity_clips
@@ -103,10 +104,13 @@ def _checks(folder: Path, manifest: dict[str, Any], named: Path | None) -> Itera
     yield from _budget(manifest)
     recognizers: dict[str, Recognizer] = {}
     for name, stated in manifest["files"].items():
-        if "runtime" not in stated:
+        if "runtime" not in stated and "target" not in stated:
             continue
         if name not in intact:
             yield Check(what=f"{name}: loads", outcome=SKIPPED, detail="the file is not intact")
+            continue
+        if "runtime" not in stated:
+            yield _never_executed(folder / name, manifest)
             continue
         try:
             recognizers[name] = load_artefact(folder / name)
@@ -138,7 +142,7 @@ def _budget(manifest: Mapping[str, Any]) -> Iterator[Check]:
     figures = [
         (f"{name}: file size", stated["bytes"] / 1e6, budget["size_mb"], "MB")
         for name, stated in manifest["files"].items()
-        if "runtime" in stated
+        if "runtime" in stated or "target" in stated
     ]
     figures.append(("parameters", manifest["parameters"], budget["params"], ""))
     for what, value, limit, unit in figures:
@@ -169,6 +173,20 @@ def _contents(
         what=f"{name}: loads",
         outcome=WRONG if wrong else GOOD,
         detail="; ".join(wrong) or f"subnet {recognizer.subnet}",
+    )
+
+
+def _never_executed(path: Path, manifest: Mapping[str, Any]) -> Check:
+    """What can be told of a program whose backend is not on this machine."""
+    try:
+        facts = read_facts(path)
+    except UserError as error:
+        return Check(what=f"{path.name}: loads", outcome=WRONG, detail=str(error))
+    if facts.checkpoint_digest != manifest["checkpoint_digest"]:
+        detail = f"checkpoint digest {facts.checkpoint_digest}"
+        return Check(what=f"{path.name}: loads", outcome=WRONG, detail=detail)
+    return Check(
+        what=f"{path.name}: parity, transcript", outcome=SKIPPED, detail="its backend is not here"
     )
 
 

@@ -134,7 +134,11 @@ def test_mistakes_are_named(exported: Exported, tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"x")
     for path, options, message in [
         (tmp_path / "nowhere.pte", {}, "no model at"),
-        (tmp_path / "model.tflite", {}, r"neither a \.pte nor a \.onnx file nor a checkpoint"),
+        (
+            tmp_path / "model.tflite",
+            {},
+            r"no \.pte, \.onnx or \.ort file and no checkpoint",
+        ),
         (tmp_path, {}, "incomplete"),
         (exported.folder, {}, r"name one of model\.onnx, model\.pte"),
         (exported.program, {"subnet": SMALL}, "one subnet only"),
