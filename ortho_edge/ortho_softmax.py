@@ -210,6 +210,25 @@ def decode(
     Raises:
         ValueError: A target is below what the empty subnet costs.
     """
+    return fill_nested(problem, slot_order(problem, scores, temperature, targets), targets)
+
+
+def fill_nested(
+    problem: SelectionProblem, order: Sequence[int], targets: Sequence[Target]
+) -> list[Subnet]:
+    """Nested subnets that take groups in the given order; `decode` says how.
+
+    Args:
+        problem: What is selected.
+        order: Every group once.
+        targets: In any order.
+
+    Returns:
+        One subnet per target with exact cost <= its limit.
+
+    Raises:
+        ValueError: A target is below what the empty subnet costs.
+    """
     for one in targets:
         smallest = one.costs.smallest / one.costs.total
         if one.costs.smallest > one.limit:
@@ -217,7 +236,6 @@ def decode(
                 f"target {one.share:g} of {one.costs.name} is below {smallest:.3f}, "
                 "what front end and output cost alone"
             )
-    order = slot_order(problem, scores, temperature, targets)
     ascending = sorted(range(len(targets)), key=lambda number: targets[number].share)
     subnets: dict[int, Subnet] = {}
     subnet = Subnet(len(problem.space), ())

@@ -36,6 +36,13 @@ class Arguments:
     pixel8@8ms (latency) or raspberrypi5@12MB (memory)."""
     criterion: str | None = None
     """The cost that shares are of: flops, params, latency:DEVICE or memory:DEVICE."""
+    granularity: str | None = None
+    """What is selected: component or layer."""
+    method: str | None = None
+    """How subnets are chosen: orthosoftmax, top-k, zero-out, aux-loss or random; or alone (one
+    target and nothing else) or full (the full network and nothing else)."""
+    subnet_of: Path | None = None
+    """Checkpoint whose subnet of the same target method alone trains anew."""
     seed: int | None = None
     """Seed, instead of the recipe's."""
     device: str | None = None
@@ -61,10 +68,14 @@ def main(arguments: Arguments) -> None:
             ("num_steps", arguments.steps),
             ("seed", arguments.seed),
             ("criterion", arguments.criterion),
+            ("granularity", arguments.granularity),
+            ("method", arguments.method),
             ("targets", tuple(map(_target, arguments.targets)) or None),
         )
         if value is not None
     }
+    if arguments.subnet_of is not None:
+        changes["kept"] = _kept(arguments.subnet_of, arguments.targets)
     try:
         chosen = replace(chosen, training=replace(chosen.training, **changes))
     except ValueError as error:
@@ -99,6 +110,23 @@ def _target(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def _kept(path: Path, targets: tuple[str, ...]) -> tuple[int, ...]:
+    """What a checkpoint's subnet of the only target keeps."""
+    from ortho_edge.checkpoint import load_checkpoint
+
+    subnets = load_checkpoint(path).subnets
+    for one in subnets if len(targets) == 1 else ():
+        wanted = _target(targets[0])
+        if isinstance(wanted, str):
+            found = one.name == wanted.replace("@", "-")
+        else:
+            found = abs(one.target - wanted) < 1e-6
+        if found:
+            return one.subnet.kept
+    known = ", ".join(f"{one.target:g} ({one.name})" for one in subnets)
+    raise UserError(f"--targets must name one size of {path}; it holds {known}")
 
 
 def _device(name: str | None):

@@ -16,6 +16,12 @@ class TrainingConfig:
     criterion: str = "flops"
     """The cost that shares are of: `flops`, `params`, `latency:DEVICE` or `memory:DEVICE`."""
     granularity: Granularity = "component"
+    method: str = "orthosoftmax"
+    """How subnets are chosen; `ortho_edge.training.selection.METHODS` has them by name."""
+    kept: tuple[int, ...] | None = None
+    """Components of the size that method `alone` trains; by default alike in every block."""
+    zero_outs: int = 100
+    """How often method `zero-out` zeroes groups in stage 1."""
     stage1_fraction: float = 0.6
     """Share of the updates that learn the selection."""
     seed: int = 1
@@ -63,6 +69,10 @@ class TrainingConfig:
             raise ValueError(f"targets must fall, the largest first, not {self.targets}")
         if len(set(self.targets)) < len(self.targets):
             raise ValueError(f"a target is named twice: {self.targets}")
+        if self.zero_outs < 1:
+            raise ValueError(f"zero_outs must be at least 1, not {self.zero_outs}")
+        if self.kept is not None and self.method != "alone":
+            raise ValueError(f"only method alone trains a given subnet, not {self.method}")
         if not 0 < self.stage1_fraction < 1:
             raise ValueError(f"stage1_fraction must be between 0 and 1, not {self.stage1_fraction}")
         if abs(sum(self.cycle_fractions) - 1) > 1e-6 or min(self.cycle_fractions) < 0:

@@ -1,19 +1,20 @@
 """What is optimised and how: the supernet, the scores of its selection, AdamW."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ortho_edge.supernet import Supernet
 from ortho_edge.training.config import TrainingConfig
+from ortho_edge.training.selection import Selection
 
 
 class SupernetTraining(nn.Module):
     """What the optimiser sees: the supernet and the scores of its selection."""
 
-    def __init__(self, supernet: Supernet, scores: Tensor) -> None:
+    def __init__(self, supernet: Supernet, selection: Selection) -> None:
         super().__init__()
         self.supernet = supernet
-        self.scores = nn.Parameter(scores)
+        self.selection = selection
 
 
 def make_optimizer(model: SupernetTraining, config: TrainingConfig) -> torch.optim.AdamW:
@@ -24,7 +25,7 @@ def make_optimizer(model: SupernetTraining, config: TrainingConfig) -> torch.opt
         {"params": matrices, "weight_decay": config.weight_decay, "factor": 1.0},
         {"params": vectors, "weight_decay": 0.0, "factor": 1.0},
         {
-            "params": [model.scores],
+            "params": list(model.selection.parameters()),
             "weight_decay": 0.0,
             "factor": config.score_learning_rate_factor,
         },

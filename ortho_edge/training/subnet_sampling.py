@@ -1,7 +1,7 @@
 """Which subnets one update trains: full and a soft one, then the sandwich."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,12 +29,16 @@ class Step:
         heads: CTC head per subnet: 0 for the full network, 1 + i for target i.
         computed: What each subnet computes: at least what has a gate other than 0.
         soft: The soft selection behind row 1, in stage 1.
+        penalty: Scalar that the loss grows by.
+        numbers: What is logged of the choice.
     """
 
     gates: Tensor
     heads: tuple[int, ...]
     computed: tuple[Subnet, ...]
     soft: SoftSelection | None = None
+    penalty: Tensor | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 def soft_step(
@@ -75,9 +79,12 @@ def selection_numbers(scores: Tensor, temperature: float, soft: SoftSelection) -
 def sandwich_step(
     full: Subnet, subnets: Sequence[Subnet], rng: np.random.Generator, device: torch.device
 ) -> Step:
-    """Stage 2: the full network, the smallest subnet and a random one between them."""
+    """Stage 2: the full network, the smallest subnet and a random one between them.
+
+    Without subnets `full` is trained alone.
+    """
     last = len(subnets) - 1
-    chosen = [last] if last == 0 else [int(rng.integers(last)), last]
+    chosen = [last][: len(subnets)] if last <= 0 else [int(rng.integers(last)), last]
     trained = (full, *(subnets[index] for index in chosen))
     return Step(stack_gates(trained).to(device), (0, *(1 + index for index in chosen)), trained)
 

@@ -22,16 +22,9 @@ from tqdm import tqdm
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
 from ortho_edge.cli import UserError
+from ortho_edge.components import ComponentSpace
 from ortho_edge.data.dataset import Batch, training_batches
-from ortho_edge.ortho_softmax import (
-    SelectionProblem,
-    component_order,
-    decided_rows,
-    decode,
-    initial_scores,
-    row_entropy,
-    row_probabilities,
-)
+from ortho_edge.ortho_softmax import SelectionProblem
 from ortho_edge.plots import selection_map, to_png
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Regularization, Supernet
@@ -48,20 +41,10 @@ from ortho_edge.training.metrics import METRICS, MetricLogger
 from ortho_edge.training.optimization import SupernetTraining, make_optimizer
 from ortho_edge.training.provenance import data_digest, package_versions, source_commit
 from ortho_edge.training.recipes import Recipe
-from ortho_edge.training.schedules import (
-    alignment_weight,
-    learning_rate,
-    penalty_weight,
-    temperature,
-)
+from ortho_edge.training.schedules import alignment_weight, learning_rate
+from ortho_edge.training.selection import make_selection
 from ortho_edge.training.state import load_state, save_state
-from ortho_edge.training.subnet_sampling import (
-    Step,
-    droppable_modules,
-    sandwich_step,
-    selection_numbers,
-    soft_step,
-)
+from ortho_edge.training.subnet_sampling import Step, droppable_modules, sandwich_step
 from ortho_edge.training.targets import device_settings, resolve_targets
 
 logger = logging.getLogger(__name__)
@@ -94,11 +77,15 @@ class Trainer:
         config = self.recipe.training
         torch.manual_seed(config.seed)
         architecture = self.recipe.architecture(len(self.corpus.tokens))
-        supernet = Supernet(architecture, 1 + len(config.targets))
-        self.problem = SelectionProblem(supernet.space, config.granularity)
-        self.targets = resolve_targets(config, supernet.space)
-        scores = initial_scores(len(self.problem.groups), config.seed)
-        self.model = SupernetTraining(supernet, scores).to(self.device)
+        space = ComponentSpace(architecture)
+        self.problem = SelectionProblem(space, config.granularity)
+        try:
+            selection = make_selection(self.problem, config, resolve_targets(config, space))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        self.targets = selection.targets
+        supernet = Supernet(architecture, 1 + len(self.targets))
+        self.model = SupernetTraining(supernet, selection).to(self.device)
         self.optimizer = make_optimizer(self.model, config)
         self.progress = load_state(self.folder, self.model, self.optimizer, self._run_settings())
         self._started_from = source_commit()
@@ -176,7 +163,7 @@ class Trainer:
 
     def _update(self, batch: Batch, metrics: MetricLogger, bar: tqdm) -> None:
         config, step = self.config, self.progress.step
-        if step >= config.stage1_steps and self.progress.selected is None:
+        if step >= self.model.selection.stage1_steps and self.progress.selected is None:
             self._freeze()
         started = time.perf_counter()
         numbers = self._train_step(batch.to(self.device), step)
@@ -222,11 +209,9 @@ class Trainer:
             f"loss/target{head}": losses[1 + number].item()
             for number, head in enumerate(chosen.heads[1:])
         }
-        if chosen.soft is not None:
-            loss = loss + penalty_weight(config, step) * chosen.soft.penalty
-            numbers |= selection_numbers(
-                self.model.scores, temperature(self.config, step), chosen.soft
-            )
+        numbers |= chosen.numbers
+        if chosen.penalty is not None:
+            loss = loss + chosen.penalty
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.supernet.parameters(), config.max_gradient_norm)
@@ -240,14 +225,9 @@ class Trainer:
     def _choose(self, step: int) -> Step:
         rng = np.random.default_rng((self.config.seed, step, 1))
         if self.progress.selected is None:
-            return soft_step(
-                self.problem,
-                self.model.scores,
-                temperature(self.config, step),
-                self.targets,
-                rng,
-            )
-        return sandwich_step(self.problem.space.full(), self.selected_subnets(), rng, self.device)
+            return self.model.selection.choose(step, rng)
+        largest = self.model.selection.largest.subnet
+        return sandwich_step(largest, self.selected_subnets(), rng, self.device)
 
     def _regularization(self, chosen: Step) -> Regularization:
         config = self.config
@@ -258,7 +238,8 @@ class Trainer:
         )
         if self.progress.selected is None:
             return rates
-        droppable = droppable_modules(self.problem.space, self.selected_subnets()[-1])
+        sizes = [self.model.selection.largest.subnet, *self.selected_subnets()]
+        droppable = droppable_modules(self.problem.space, sizes[-1])
         # Only the full network drops layers; its subnets are small already.
         others = (frozenset(),) * (len(chosen.heads) - 1)
         return replace(rates, layer_drop=config.layer_drop, droppable=(droppable, *others))
@@ -267,21 +248,20 @@ class Trainer:
         """The subnets of the targets: frozen ones, or what would be frozen now."""
         if self.progress.selected is not None:
             return [Subnet(len(self.problem.space), kept) for kept in self.progress.selected]
-        now = temperature(self.config, self.progress.step)
-        return decode(self.problem, self.model.scores, now, self.targets)
+        return self.model.selection.frozen(self.progress.step).subnets
 
     def _freeze(self) -> None:
-        now = temperature(self.config, self.config.stage1_steps)
-        subnets = self.selected_subnets()
-        probabilities = row_probabilities(self.model.scores.detach().cpu(), now)
-        leading = decided_rows(self.problem, probabilities, self.targets)
-        entropy = row_entropy(probabilities[:leading])
-        logger.info("stage 2 begins: selection frozen at row entropy %.4f", entropy)
+        outcome = self.model.selection.frozen(self.progress.step)
+        entropy = "" if outcome.entropy is None else f" at row entropy {outcome.entropy:.4f}"
+        logger.info("stage 2 begins: selection frozen%s", entropy)
         self.progress = replace(
-            self.progress, selected=tuple(one.kept for one in subnets), entropy=entropy
+            self.progress,
+            selected=tuple(one.kept for one in outcome.subnets),
+            entropy=outcome.entropy,
         )
         # Nothing selects any more: without a gradient AdamW leaves the scores alone.
-        self.model.scores.grad = None
+        for scores in self.model.selection.parameters():
+            scores.grad = None
 
     def evaluate(self) -> dict[str, float]:
         """WER and CER of every size on the development sets, in per cent."""
@@ -298,9 +278,8 @@ class Trainer:
         return numbers
 
     def _sizes(self) -> list[TrainedSubnet]:
-        """The full network and the target sizes, the largest first."""
-        full = TrainedSubnet(name="s100", subnet=self.problem.space.full(), head=0, target=1.0)
-        return [full] + [
+        """What every update trains and the target sizes, the largest first."""
+        return [self.model.selection.largest] + [
             TrainedSubnet(name=one.name, subnet=subnet, head=1 + number, target=one.share)
             for number, (one, subnet) in enumerate(
                 zip(self.targets, self.selected_subnets(), strict=True)
@@ -308,7 +287,6 @@ class Trainer:
         ]
 
     def _write_checkpoint(self) -> Path:
-        frozen_at = temperature(self.config, self.config.stage1_steps)
         numbers = self.evaluate()
         sets = list(self.corpus.development)
         subnets = tuple(
@@ -327,7 +305,7 @@ class Trainer:
             tokens=self.corpus.tokens,
             subnets=subnets,
             provenance=self._provenance(),
-            order=component_order(self.problem, self.model.scores, frozen_at, self.targets),
+            order=self.model.selection.frozen(self.model.selection.stage1_steps).order,
         )
         picture = to_png(selection_map(self.problem.space, subnets))
         metrics = (self.folder / METRICS).read_bytes()
