@@ -22,6 +22,7 @@ def tables(root: Path) -> list[str]:
 TABLES = tables(Path(__file__).resolve().parents[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_shipped_kernels_compile_without_spills_and_fit(table: str, repository: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -42,7 +43,7 @@ def test_shipped_kernels_compile_without_spills_and_fit(table: str, repository: 
 
 def entries(table: str) -> list[tuple[str, dict[str, Any]]]:
     """Kernel and configuration of every row of a table."""
-    kernels = read_table(table)["kernels"]
+    kernels = read_table(table).get("kernels", {})  # a GPU's may only hold speed-ups
     return [(kernel, row["config"]) for kernel, rows in kernels.items() for row in rows]
 
 
