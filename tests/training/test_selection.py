@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from ortho_edge.checkpoint import load_checkpoint
+from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import compact
 from ortho_edge.components import ComponentSpace, Granularity
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.ortho_softmax import SelectionProblem
+from ortho_edge.train import _kept
 from ortho_edge.training.config import TrainingConfig
 from ortho_edge.training.corpora import Corpus
 from ortho_edge.training.recipes import Recipe
@@ -227,3 +228,42 @@ def test_an_unknown_method_is_named(
     with pytest.raises(UserError, match="unknown method 'guessing'; known: orthosoftmax"):
         Trainer(recipe=recipe, corpus=tone_corpus, folder=tmp_path, device=torch.device("cpu"))
     assert not list(tmp_path.iterdir())
+
+
+def test_every_method_starts_from_the_same_weights(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    def starting(method: str) -> dict[str, torch.Tensor]:
+        targets = TARGETS[1:] if method == "alone" else TARGETS
+        training = replace(tone_recipe.training, method=method, targets=targets)
+        trainer = Trainer(
+            recipe=replace(tone_recipe, training=training), corpus=tone_corpus,
+            folder=tmp_path / method, device=torch.device("cpu"), command="test",
+        )  # fmt: skip
+        weights = trainer.model.supernet.state_dict()
+        return {name: one for name, one in weights.items() if not name.startswith("ctc_heads.")}
+
+    expected = starting("orthosoftmax")
+    for method in ("top-k", "zero-out", "aux-loss", "random", "alone", "full"):
+        actual = starting(method)
+        assert actual.keys() == expected.keys()
+        assert all(actual[name].equal(one) for name, one in expected.items()), method
+
+
+def test_a_size_alone_can_be_the_one_that_a_checkpoint_holds() -> None:
+    checkpoint = shipped_checkpoint()
+    sizes = load_checkpoint(checkpoint).subnets
+    assert _kept(checkpoint, (f"{sizes[2].target:g}",)) == sizes[2].subnet.kept
+    for targets in ((), ("0.99",), ("0.45", "0.28")):
+        with pytest.raises(UserError, match=r"--targets must name one size .* 0\.45 \(s045\)"):
+            _kept(checkpoint, targets)
+
+
+def test_a_size_alone_is_the_one_it_is_given() -> None:
+    kept = (0, 2, 3)
+    chosen = selection("alone", targets=(0.9,), kept=kept)
+    assert chosen.largest.subnet.kept == kept
+    with pytest.raises(ValueError, match="outside"):
+        selection("alone", targets=(0.9,), kept=(0, 999))
+    with pytest.raises(ValueError, match=r"more than the target 0\.2"):
+        selection("alone", targets=(0.2,), kept=tuple(range(10)))
