@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ortho_edge.cli import UserError
 from ortho_export.arm.toolchain import tool
@@ -22,6 +22,7 @@ TIMEOUT_SECONDS = 1800
 SAFE = {"max": "max,sme=off"}
 
 
+@runtime_checkable
 class Machine(Protocol):
     """Where programs run."""
 
