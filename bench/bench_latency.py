@@ -20,11 +20,14 @@ from ortho_edge.checkpoint import DESCRIPTION, Checkpoint, load_checkpoint, ship
 from ortho_edge.components import FRAMES_PER_SECOND
 from ortho_edge.devices.profiler import Runtime
 from ortho_edge.devices.timing import pinned
+from ortho_edge.precision import Precision
 
 RUNTIMES = ("executorch", "onnxruntime")
+MEASURED_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 SECONDS = (1.0, 4.0, 10.0)
 
-Build = Callable[[str, str], Path]
+Key = tuple[str, Precision]
+Build = Callable[[Key, str], Path]
 
 
 def checkpoint_folder(config: pytest.Config) -> Path:
@@ -51,21 +54,25 @@ def checkpoint(pytestconfig: pytest.Config) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def runtimes() -> dict[str, Runtime]:
+def runtimes() -> dict[Key, Runtime]:
     from ortho_export.host import host_runtimes
 
-    return {runtime.name: runtime for runtime in host_runtimes()}
+    return {
+        (runtime.name, precision): runtime
+        for precision in MEASURED_PRECISIONS
+        for runtime in host_runtimes(precision)
+    }
 
 
 @pytest.fixture(scope="session")
 def build(
-    checkpoint: Checkpoint, runtimes: dict[str, Runtime], tmp_path_factory: pytest.TempPathFactory
+    checkpoint: Checkpoint, runtimes: dict[Key, Runtime], tmp_path_factory: pytest.TempPathFactory
 ) -> Build:
-    """Writes the artefact of a runtime and subnet when it is first asked for."""
+    """Writes the artefact of a runtime, precision and subnet when it is first asked for."""
     folder = tmp_path_factory.mktemp("artefacts")
-    files: dict[tuple[str, str], Path] = {}
+    files: dict[tuple[Key, str], Path] = {}
 
-    def get(runtime: str, subnet: str) -> Path:
+    def get(runtime: Key, subnet: str) -> Path:
         if (runtime, subnet) not in files:
             trained = checkpoint.subnet(subnet)
             files[runtime, subnet] = runtimes[runtime].export(checkpoint, trained, folder)
@@ -80,6 +87,8 @@ def one_core() -> Iterator[None]:
         yield
 
 
+# The first decorator varies fastest: fp32 and int8 are timed right after one another.
+@pytest.mark.parametrize("precision", MEASURED_PRECISIONS)
 @pytest.mark.parametrize("seconds", SECONDS, ids=lambda seconds: f"{seconds:g}s")
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.benchmark(
@@ -89,15 +98,16 @@ def one_core() -> Iterator[None]:
 def test_latency(
     benchmark: BenchmarkFixture,
     checkpoint: Checkpoint,
-    runtimes: dict[str, Runtime],
+    runtimes: dict[Key, Runtime],
     build: Build,
     subnet_name: str,
     runtime: str,
     seconds: float,
+    precision: Precision,
 ) -> None:
     space, trained = checkpoint.supernet.space, checkpoint.subnet(subnet_name)
-    file = build(runtime, subnet_name)
-    run = runtimes[runtime].load(file)
+    file = build((runtime, precision), subnet_name)
+    run = runtimes[runtime, precision].load(file)
     shape = (1, round(seconds * FRAMES_PER_SECOND), checkpoint.supernet.architecture.feature_dim)
     features = np.random.default_rng(0).standard_normal(shape, np.float32)
     benchmark(run, features)
@@ -106,7 +116,8 @@ def test_latency(
         bench=BENCH,
         subnet=subnet_name,
         runtime=runtime,
-        runtime_version=runtimes[runtime].version,
+        runtime_version=runtimes[runtime, precision].version,
+        precision=precision,
         seconds=seconds,
         params=round(space.cost(trained.subnet, "params")),
         flops=flops,

@@ -15,12 +15,18 @@ class Record:
 
     subnet: str
     runtime: str
+    precision: str
     seconds: float
     milliseconds: float
     params: int
     flops: float
     flops_share: float
     """Of the full network, for audio of this length."""
+
+    @property
+    def column(self) -> str:
+        """The runtime, and the precision where it is not fp32."""
+        return self.runtime if self.precision == "fp32" else f"{self.runtime} {self.precision}"
 
 
 def records(benchmarks: Sequence[Any]) -> list[Record]:
@@ -31,25 +37,37 @@ def records(benchmarks: Sequence[Any]) -> list[Record]:
         if extra.get("bench") == BENCH and not one.has_error:
             facts = {
                 name: extra[name]
-                for name in ("subnet", "runtime", "seconds", "params", "flops", "flops_share")
+                for name in (
+                    "subnet",
+                    "runtime",
+                    "precision",
+                    "seconds",
+                    "params",
+                    "flops",
+                    "flops_share",
+                )
             }
             found.append(Record(milliseconds=1000 * one.stats.min, **facts))
     return found
 
 
 def latency_table(found: Sequence[Record]) -> list[str]:
-    """Lines: per audio length, the subnets from the largest down, with shares of the largest."""
-    runtimes = list(dict.fromkeys(one.runtime for one in found))
+    """Lines: per audio length, the subnets from the largest down.
+
+    fp32 comes with its share of the largest subnet, any other precision with how many times faster
+    than fp32 it was.
+    """
+    runtimes = list(dict.fromkeys(one.column for one in found))
     rows = [["audio", "size", "parameters", "FLOPs", *(f"{one} (ms)" for one in runtimes)]]
     for seconds in sorted({one.seconds for one in found}):
         of_length = [one for one in found if one.seconds == seconds]
         by_subnet: dict[str, dict[str, Record]] = {}
         for one in sorted(of_length, key=lambda one: one.flops, reverse=True):
-            by_subnet.setdefault(one.subnet, {})[one.runtime] = one
+            by_subnet.setdefault(one.subnet, {})[one.column] = one
         largest = next(iter(by_subnet.values()))
         for subnet, by_runtime in by_subnet.items():
             any_record = next(iter(by_runtime.values()))
-            cells = [_cell(by_runtime.get(name), largest.get(name)) for name in runtimes]
+            cells = [_cell(by_runtime.get(name), largest, by_runtime) for name in runtimes]
             share = f"{100 * any_record.flops_share:.1f} %"
             rows.append([f"{seconds:g} s", subnet, f"{any_record.params:,}", share, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -59,10 +77,18 @@ def latency_table(found: Sequence[Record]) -> list[str]:
     ]
 
 
-def _cell(one: Record | None, largest: Record | None) -> str:
-    if one is None or largest is None:
+def _cell(
+    one: Record | None, largest: Mapping[str, Record], same_subnet: Mapping[str, Record]
+) -> str:
+    if one is None:
         return "-"
-    return f"{one.milliseconds:.2f}  {100 * one.milliseconds / largest.milliseconds:5.1f} %"
+    if one.precision == "fp32":
+        whole = largest.get(one.column)
+        share = "" if whole is None else f"{100 * one.milliseconds / whole.milliseconds:5.1f} %"
+        return f"{one.milliseconds:.2f}  {share}"
+    plain = same_subnet.get(one.runtime)
+    gain = "" if plain is None else f"{plain.milliseconds / one.milliseconds:4.2f} x"
+    return f"{one.milliseconds:.2f}  {gain}"
 
 
 def plot_latency(found: Sequence[Record], path: Path) -> None:
@@ -73,11 +99,11 @@ def plot_latency(found: Sequence[Record], path: Path) -> None:
     figure = Figure(figsize=(4 * len(lengths), 3.5), layout="constrained")
     for index, seconds in enumerate(lengths):
         axes = figure.add_subplot(1, len(lengths), index + 1)
-        for runtime in dict.fromkeys(one.runtime for one in found):
+        for runtime in dict.fromkeys(one.column for one in found):
             points = sorted(
                 (one.flops / 1e6, one.milliseconds)
                 for one in found
-                if one.runtime == runtime and one.seconds == seconds
+                if one.column == runtime and one.seconds == seconds
             )
             axes.plot(*zip(*points, strict=True), marker="o", label=runtime)
         axes.set(title=f"{seconds:g} s of audio", xlabel="MFLOP", xlim=(0, None), ylim=(0, None))

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.components import ComponentSpace
-from ortho_edge.devices.latency import Prediction, predict_footprint, predict_latency
+from ortho_edge.devices.latency import (
+    Prediction,
+    figured_precision,
+    predict_footprint,
+    predict_latency,
+)
 from ortho_edge.devices.profile import Budget, DeviceProfile
 
 METRIC = "dev_wer"
@@ -109,22 +114,30 @@ def candidate(
     trained: TrainedSubnet,
     seconds: float,
     runtimes: Sequence[str] | None = None,
+    precision: str = "fp32",
 ) -> Candidate:
-    """A subnet with what the profile predicts for it.
+    """A subnet with what the profile predicts for it; `selector.select` says how for a precision.
 
     Raises:
         UserError: The profile has no figures for a runtime.
     """
     runtimes = tuple(runtimes or profile.runtimes)
     subnet = trained.subnet
-    prints = [predict_footprint(profile, space, subnet, seconds, name) for name in runtimes]
+    prints = [
+        predict_footprint(profile, space, subnet, seconds, name, precision) for name in runtimes
+    ]
     flops = space.flops(subnet, seconds)
     return Candidate(
         trained=trained,
         params=round(space.cost(subnet, "params")),
         flops=flops,
         flops_share=flops / space.flops(space.full(), seconds),
-        latency=tuple(predict_latency(profile, space, subnet, seconds, name) for name in runtimes),
+        latency=tuple(
+            predict_latency(
+                profile, space, subnet, seconds, name, figured_precision(profile, name, precision)
+            )
+            for name in runtimes
+        ),
         memory_mb=max(one.memory_mb for one in prints),
         size_mb=max(one.size_mb for one in prints),
     )

@@ -10,8 +10,6 @@ import tyro
 from ortho_edge.cli import UserError, run
 
 if TYPE_CHECKING:
-    from lhotse import CutSet
-
     from ortho_edge.tokens import Tokens
     from ortho_edge.training.evaluation import Encoder, ErrorRates
 
@@ -41,7 +39,9 @@ def main(arguments: Arguments) -> None:
     """Prints the table and writes the JSON."""
     import torch
 
+    from ortho_edge.training.corpora import DataOptions
     from ortho_edge.training.evaluation import error_rates, transcribe_cuts
+    from ortho_edge.training.speech_sets import speech_set
 
     if arguments.plot is not None and not arguments.model.is_dir():
         raise UserError(
@@ -49,7 +49,8 @@ def main(arguments: Arguments) -> None:
         )
     torch.set_num_threads(arguments.threads)
     encoders, tokens, costs = _encoders(arguments.model, arguments.threads)
-    cuts = _cuts(arguments)
+    options = DataOptions(root=arguments.data, synthetic=arguments.synthetic)
+    cuts = speech_set(arguments.set, options)
     transcripts = transcribe_cuts(encoders, cuts, tokens)
     try:
         rates = {name: error_rates(texts) for name, texts in transcripts.items()}
@@ -112,23 +113,6 @@ def _encoders(
             "flops_share": space.cost(one.subnet, "flops") / space.total_cost("flops"),
         }
     return encoders, checkpoint.tokens, costs
-
-
-def _cuts(arguments: Arguments) -> "CutSet":
-    from ortho_edge.data.corpora import synthetic
-    from ortho_edge.training.corpora import DataOptions
-    from ortho_edge.training.recipes import RECIPES, recipe
-
-    if Path(arguments.set).is_dir():
-        return synthetic(arguments.set)
-    name, slash, part = arguments.set.partition("/")
-    if not slash or name not in RECIPES:
-        raise UserError(
-            f"unknown set {arguments.set!r}: neither a folder nor RECIPE/SET with a recipe of "
-            f"{', '.join(RECIPES)}"
-        )
-    corpus = recipe(name).corpus(DataOptions(root=arguments.data, synthetic=arguments.synthetic))
-    return corpus.evaluation_set(part)
 
 
 def _table(rates: "dict[str, ErrorRates]", costs: dict[str, dict[str, float]]) -> str:

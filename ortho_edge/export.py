@@ -12,6 +12,7 @@ from typing import Literal
 
 from ortho_edge.budget_options import BudgetOptions
 from ortho_edge.cli import UserError, run
+from ortho_edge.precision import Asked, offered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,14 @@ class Arguments(BudgetOptions):
     subnet: Literal["trained", "any"] = "trained"
     """trained: a size whose error rate was measured. any: whatever fills the budget best, composed
     of the components that the trained sizes keep; its error rate is unknown."""
+    precision: Asked = "fp32"
+    """Of the artefacts: fp32; int8, which is smaller and faster and rounds a little; or auto, the
+    fastest that keeps the word error rate on --dev-set within 0.3 points of fp32."""
+    dev_set: str | None = None
+    """Labelled speech to measure error rates on: RECIPE/SET such as digits/dev, or a folder with
+    transcripts.tsv (its columns utterance, speaker, text are read) and audio/<utterance>.flac."""
+    data: Path | None = None
+    """Folder of the corpora of RECIPE/SET; by default ORTHO_EDGE_DATA, else ../shared/data."""
 
 
 def main(arguments: Arguments) -> None:
@@ -56,11 +65,13 @@ def main(arguments: Arguments) -> None:
         raise UserError("name a device with --device, or an earlier export with --verify")
     from ortho_edge.devices.catalogue import load_profile
 
+    precision = offered(arguments.precision)
     profile = load_profile(arguments.device)
 
     import torch
 
     from ortho_edge.checkpoint import shipped_checkpoint
+    from ortho_export.accuracy import dev_set
     from ortho_export.pipeline import export, transcribe_sample
     from ortho_export.report import table
     from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Request
@@ -79,6 +90,8 @@ def main(arguments: Arguments) -> None:
         subnet=arguments.subnet,
         input=arguments.input,
         also=arguments.also,
+        precision=precision,
+        dev_set=None if arguments.dev_set is None else dev_set(arguments.dev_set, arguments.data),
         command=shlex.join(["python", "-m", "ortho_edge.export", *sys.argv[1:]]),
     )
     result = export(request)
@@ -86,7 +99,7 @@ def main(arguments: Arguments) -> None:
     for line in result.selection.explanation():
         print(line)
     print(f"\nwritten: {request.out}")
-    files = [request.file(runtime) for runtime in runtimes]
+    files = [result.file(runtime) for runtime in runtimes]
     for line in transcribe_sample(request.checkpoint, request.out, files):
         print(line)
 

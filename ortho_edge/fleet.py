@@ -47,11 +47,13 @@ class Demand:
 
     Attributes:
         runtimes: That must all hold the budget; every runtime of the profile by default.
+        precision: Of the artefacts, see `ortho_edge.selector.select`.
     """
 
     profile: DeviceProfile
     budget: Budget
     runtimes: tuple[str, ...] = ()
+    precision: str = "fp32"
 
 
 def select_for_all(
@@ -107,6 +109,7 @@ def _price(demand: Demand, checkpoint: Checkpoint, subnet: TrainedSubnet) -> Can
         subnet,
         demand.budget.audio_seconds,
         demand.runtimes,
+        demand.precision,
     )
 
 
@@ -140,7 +143,7 @@ def _composed(
     table = [
         limit
         for one in demands
-        for limit in budget_costs(one.profile, one.budget, space, one.runtimes)
+        for limit in budget_costs(one.profile, one.budget, space, one.runtimes, one.precision)
     ]
     subnet = compose(space, worth, table, holds)
     if subnet is None:

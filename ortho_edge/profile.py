@@ -8,8 +8,10 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ortho_edge.cli import UserError, run
+from ortho_edge.precision import PRECISIONS
 
 TIMING_SECONDS = 90.0
 """At most; with little noise the timing ends sooner."""
@@ -28,6 +30,8 @@ class Arguments:
 
     out: Path | None = None
     """File to write; by default the one that --device host reads, in the user's configuration."""
+    precision: Literal["fp32", "all"] = "fp32"
+    """What to measure: fp32 alone, or every precision that export offers, which takes longer."""
     checkpoint: Path | None = None
     """Checkpoint whose architecture is measured; by default the one that ships."""
     on: str | None = None
@@ -75,7 +79,11 @@ def main(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as folder:
         profile = measure_host(
             checkpoint,
-            host_runtimes(),
+            [
+                runtime
+                for precision in (PRECISIONS if arguments.precision == "all" else ("fp32",))
+                for runtime in host_runtimes(precision)
+            ],
             Path(folder),
             timing_seconds=TIMING_SECONDS,
             workers=min(MAX_WORKERS, os.cpu_count() or 1),

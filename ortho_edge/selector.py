@@ -141,6 +141,7 @@ def select(
     budget: Budget,
     checkpoint: Checkpoint,
     runtimes: Sequence[str] | None = None,
+    precision: str = "fp32",
 ) -> Selection:
     """The trained subnet with the best dev WER within all limits; the cheaper of equals.
 
@@ -151,6 +152,8 @@ def select(
         budget: Its limits, see `budget_for`.
         checkpoint: Whose trained subnets to choose from.
         runtimes: That must all hold the budget; every runtime of the profile by default.
+        precision: Of the artefacts. Latency and memory are held with the fp32 figures where the
+            profile has none of that precision; `Prediction.precision` says so.
 
     Raises:
         UserError: Nothing fits, naming the smallest value that can be reached; the profile has no
@@ -161,7 +164,7 @@ def select(
     seconds = budget.audio_seconds
     space = checkpoint.supernet.space
     candidates = tuple(
-        candidate(profile, space, one, seconds, runtimes) for one in checkpoint.subnets
+        candidate(profile, space, one, seconds, runtimes, precision) for one in checkpoint.subnets
     )
     return choose(profile.name, budget, candidates)
 

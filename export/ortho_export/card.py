@@ -70,7 +70,7 @@ def card(manifest: Mapping[str, Any], data: str | None) -> str:
             f"({100 * manifest['flops']['share_of_full']:.0f} % of the full network)."
             + ("" if subnet["trained"] else UNTRAINED)
         ),
-        "Error rates": _table(("set", "per cent"), _metrics(subnet["metrics"])),
+        "Error rates": _table(("set", "per cent"), _error_rates(manifest)),
         "Cost": _table(("what", "figure", "provenance"), _costs(manifest)),
         "Budget": _table(("limit",), ((one,) for one in _limits(manifest["budget"]))),
         "Agreement with the checkpoint": _table(("file", "check", "figure"), _agreement(manifest)),
@@ -105,6 +105,15 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def _error_rates(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _metrics(manifest["subnet"]["metrics"])
+    if (accuracy := manifest.get("accuracy")) is not None:
+        what = f"WER on {accuracy['name']}, {accuracy['words']:,} words"
+        yield f"{what}, fp32", f"{accuracy['fp32']:.2f}"
+        for name, wer in accuracy["artefacts"].items():
+            yield f"{what}, `{name}`", f"{wer:.2f}"
+
+
 def _metrics(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     for name, value in metrics.items():
         yield name.replace("_", " ").replace("wer", "WER").replace("cer", "CER"), f"{value:.2f}"
@@ -121,7 +130,8 @@ def _costs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield (
             f"latency, {one['runtime']}",
             f"{one['milliseconds']:.2f} ms for {seconds:g} s of audio",
-            f"predicted for {manifest['device']}, from {one['provenance']} figures"
+            f"predicted for {manifest['device']} in {one['precision']}, from {one['provenance']} "
+            "figures"
             + ("" if error is None else f", error {error:g} %")
             + ("; the filter banks inside are not counted" if audio else ""),
         )
@@ -161,6 +171,14 @@ def _agreement(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if stated.get("executed") is False:
             pieces = stated["delegation"]["subgraphs"]
             yield f"`{name}`", "lowered, never executed", f"delegates: {pieces}"
+        if "fidelity" in stated:
+            fidelity = stated["fidelity"]
+            yield (
+                f"`{name}`",
+                f"{stated['precision']} against the fp32 encoder, {len(fidelity['frames'])} clips",
+                f"{fidelity['snr_db']:.1f} dB, at least {fidelity['floor_db']:g} wanted; "
+                f"{100 * fidelity['same_words']:.1f} % of {fidelity['words']} words the same",
+            )
     sample = manifest["sample"]
     if sample is not None:
         if sample["says"] is not None:

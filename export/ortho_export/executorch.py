@@ -1,4 +1,4 @@
-"""ExecuTorch programs: XNNPACK, fp32, batch 1, any number of frames up to a bound."""
+"""ExecuTorch programs: XNNPACK, batch 1, any number of frames up to a bound."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +13,11 @@ from jaxtyping import Float32
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder
 from ortho_edge.data.features import FRAME_SHIFT
+from ortho_edge.precision import Precision
 from ortho_export.audio import AudioProgram, room_for, with_room
 from ortho_export.facts import AUDIO_IN, Facts
 from ortho_export.flat import FlatEncoder
+from ortho_export.quantized_program import quantized
 from ortho_export.quiet import quiet_stderr
 
 if TYPE_CHECKING:
@@ -56,7 +58,11 @@ class Program:
 
 
 def lower(
-    encoder: DenseEncoder, facts: Facts, *, partitioner: "Partitioner | None" = None
+    encoder: DenseEncoder,
+    facts: Facts,
+    precision: Precision = "fp32",
+    *,
+    partitioner: "Partitioner | None" = None,
 ) -> Program:
     """Lowers a compacted encoder.
 
@@ -68,11 +74,13 @@ def lower(
     Args:
         encoder: The dense encoder; it is left as it is.
         facts: Its constants and bounds.
+        precision: Of its linear layers.
         partitioner: Cuts the graph for another backend than XNNPACK.
     """
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _lower(_exported(FlatEncoder(encoder), facts), facts, partitioner)
+        flat = quantized(FlatEncoder(encoder), precision)
+        return _lower(_exported(flat, facts), facts, partitioner)
 
 
 def _exported(encoder: FlatEncoder, facts: Facts) -> torch.export.ExportedProgram:

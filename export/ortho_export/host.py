@@ -1,11 +1,13 @@
 """The runtimes of this host, for whoever measures it: how each is written, loaded and run."""
 
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.devices.profiler import Runtime
+from ortho_edge.precision import Precision
 from ortho_export.executorch import lower
 from ortho_export.facts import Facts
 from ortho_export.measure import load_model, load_program
@@ -16,35 +18,41 @@ NO_DIGEST = "measured and deleted"
 """In place of a checkpoint's digest: what is written here is deleted after the measurement."""
 
 
-def host_runtimes() -> tuple[Runtime, ...]:
-    """ExecuTorch and ONNX Runtime on this host, one thread each."""
+def host_runtimes(precision: Precision = "fp32") -> tuple[Runtime, ...]:
+    """ExecuTorch and ONNX Runtime on this host, one thread each, at one precision."""
     return (
         Runtime(
             name=EXECUTORCH,
             version=version("executorch"),
-            export=export_program,
+            export=partial(export_program, precision=precision),
             load=load_program,
+            precision=precision,
         ),
         Runtime(
             name=ONNXRUNTIME,
             version=version("onnxruntime"),
-            export=export_model,
+            export=partial(export_model, precision=precision),
             load=load_model,
+            precision=precision,
         ),
     )
 
 
-def export_program(checkpoint: Checkpoint, trained: TrainedSubnet, folder: Path) -> Path:
+def export_program(
+    checkpoint: Checkpoint, trained: TrainedSubnet, folder: Path, precision: Precision = "fp32"
+) -> Path:
     """Writes a subnet for ExecuTorch into `folder` and returns the file."""
-    file = folder / f"{trained.name}.pte"
-    file.write_bytes(lower(*_encoder_and_facts(checkpoint, trained)).content)
+    file = folder / f"{trained.name}.{precision}.pte"
+    file.write_bytes(lower(*_encoder_and_facts(checkpoint, trained), precision).content)
     return file
 
 
-def export_model(checkpoint: Checkpoint, trained: TrainedSubnet, folder: Path) -> Path:
+def export_model(
+    checkpoint: Checkpoint, trained: TrainedSubnet, folder: Path, precision: Precision = "fp32"
+) -> Path:
     """Writes a subnet for ONNX Runtime into `folder` and returns the file."""
-    file = folder / f"{trained.name}.onnx"
-    file.write_bytes(to_onnx(*_encoder_and_facts(checkpoint, trained)))
+    file = folder / f"{trained.name}.{precision}.onnx"
+    file.write_bytes(to_onnx(*_encoder_and_facts(checkpoint, trained), precision))
     return file
 
 

@@ -9,6 +9,7 @@ audio takes `samples` (N, S) float32 and `num_samples` (N) int64 instead; sherpa
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,9 +20,13 @@ from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder
 from ortho_edge.conformer.front_end import LOG_MEL_SCALE, normalize_utterance
 from ortho_edge.data.features import FRAME_SHIFT
+from ortho_edge.precision import Precision
 from ortho_export.audio import AudioModel
 from ortho_export.facts import AUDIO_IN, Facts
 from ortho_export.quiet import quiet_stderr
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 OPSET = 20
 """From 23 on, attention becomes one operation that fails in ONNX Runtime 1.32 with a mask."""
@@ -50,22 +55,26 @@ class CentredEncoder(nn.Module):
         return self.encoder(centred, lengths)
 
 
-def to_onnx(encoder: DenseEncoder, facts: Facts) -> bytes:
+def to_onnx(encoder: DenseEncoder, facts: Facts, precision: Precision = "fp32") -> bytes:
     """Writes a compacted encoder as an ONNX model; the facts are its metadata.
 
     Args:
         encoder: The dense encoder.
         facts: Its constants.
+        precision: Of its linear layers.
 
     Returns:
         The bytes of the `.onnx` file, weights included.
     """
+    from ortho_export.quantized_model import quantized
+
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _to_onnx(encoder, facts)
+        model = _to_onnx(encoder, facts)
+        return quantized(model, encoder, precision).SerializeToString()
 
 
-def _to_onnx(encoder: DenseEncoder, facts: Facts) -> bytes:
+def _to_onnx(encoder: DenseEncoder, facts: Facts) -> "ModelProto":
     bins = int(str(facts.features["num_mel_bins"]))
     lengths = torch.tensor(EXAMPLE_LENGTHS)
     shortest, shape = facts.min_frames, [len(lengths), max(EXAMPLE_LENGTHS), bins]
@@ -97,7 +106,7 @@ def _to_onnx(encoder: DenseEncoder, facts: Facts) -> bytes:
     del proto.metadata_props[:]
     for name, value in facts.constants().items():
         proto.metadata_props.add(key=name, value=str(value))
-    return proto.SerializeToString()
+    return proto
 
 
 Forward = Callable[

@@ -98,7 +98,7 @@ def check_parity(
     Raises:
         ParityError: A log-probability differs by more, or a greedy transcript differs.
     """
-    expected = {name: _reference(reference, clip) for name, clip in clips.items()}
+    expected = {name: encode(reference, clip) for name, clip in clips.items()}
     features = {name: recognizer.features(clip) for name, clip in clips.items()}
     found = {name: recognizer.log_probs(one) for name, one in features.items()}
     errors = [_compare(name, found[name], expected[name], limit) for name in clips]
@@ -112,7 +112,9 @@ def check_parity(
     return Parity(max_abs_error=max(errors), limit=limit, frames=frames)
 
 
-def _reference(encoder: DenseEncoder, samples: np.ndarray) -> np.ndarray:
+@torch.no_grad()
+def encode(encoder: DenseEncoder, samples: Float32[np.ndarray, " _"]) -> np.ndarray:
+    """Log-probabilities (T', V) of mono 16 kHz samples by the eager encoder."""
     features = fbank(samples)
     log_probs, _ = encoder(features[None], torch.tensor([len(features)]))
     return log_probs[0].numpy()

@@ -1,5 +1,6 @@
 """From a checkpoint and a device to a folder of verified artefacts."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +19,23 @@ from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.memory import can_measure, peak_memory_mb
 from ortho_edge.fleet import Demand, select_for_all
+from ortho_edge.precision import Precision
 from ortho_edge.selector import Selection
 from ortho_edge.subnet import Subnet
 from ortho_export import executorch, onnx
+from ortho_export.accuracy import Accuracy, measure_accuracy
 from ortho_export.artefact import Recognizer, load_artefact
+from ortho_export.auto import PRECISIONS, Choice, LatencyFrom, choose, predicted_ms
 from ortho_export.card import CARD, write_card
 from ortho_export.executorch import Delegation
-from ortho_export.facts import FRAMES_PER_SECOND, MAX_FRAMES, Facts, checkpoint_digest
+from ortho_export.facts import (
+    FEATURES_IN,
+    FRAMES_PER_SECOND,
+    MAX_FRAMES,
+    Facts,
+    checkpoint_digest,
+)
+from ortho_export.fidelity import Fidelity, check_fidelity
 from ortho_export.manifest import MANIFEST, read_manifest, write_manifest
 from ortho_export.measure import (
     Latency,
@@ -88,36 +99,69 @@ def export(request: Request) -> Export:
     _check_out(request.out)
     check_targets(request.also, request.input)
     model = _select(request)
-    stage = Stages(2 + len(request.runtimes) + len(request.also))
+    if request.precision == "auto" and request.dev_set is None:
+        raise UserError(
+            "precision auto compares word error rates; name labelled speech with --dev-set, a "
+            "RECIPE/SET such as digits/dev or a folder with transcripts.tsv and "
+            "audio/<utterance>.flac"
+        )
+    if request.also and request.precision != "fp32":
+        raise UserError(
+            f"{', '.join(request.also)} are written from the fp32 encoder; precision "
+            f"{request.precision} is for the runtimes alone"
+        )
+    if request.dev_set is not None and request.input != FEATURES_IN:
+        raise UserError(
+            f"error rates on --dev-set are measured with features as input, not {request.input}"
+        )
+    stage = Stages(2 + len(request.tries) + (request.dev_set is not None) + len(request.also))
     with atomic_folder(request.out) as folder:
         (folder / SYMBOLS).write_text(model.checkpoint.tokens.lines(), "utf-8")
-        delegation = None
-        for runtime in request.runtimes:
-            with stage(f"writing {request.file(runtime)}"):
-                delegation = _write(runtime, model, folder) or delegation
-        recognizers = {
-            name: load_artefact(folder / request.file(name)) for name in request.runtimes
-        }
+        delegations = {}
+        for runtime, precision in request.tries:
+            with stage(f"writing {request.file(runtime, precision)}"):
+                delegations[runtime, precision] = _write(runtime, model, folder, precision)
+        tried = {key: load_artefact(folder / request.file(*key)) for key in request.tries}
+        accuracy = None
+        if request.dev_set is not None:
+            with stage("measuring error rates"):
+                encoders = {request.file(*key): one.encode_batch for key, one in tried.items()}
+                accuracy = measure_accuracy(
+                    model.encoder, encoders, request.dev_set, model.checkpoint.tokens
+                )
+        choices = _choose(request, model, tried, accuracy)
+        for runtime, precision in request.tries:
+            if any(one.runtime == runtime and one.precision != precision for one in choices):
+                (folder / request.file(runtime, precision)).unlink()
+                del tried[runtime, precision]
+        precisions: dict[str, Precision] = dict(tried.keys())
+        recognizers = {runtime: one for (runtime, _), one in tried.items()}
         with stage("comparing with the eager encoder"):
-            parity = _compare(model, recognizers)
+            agreement = _compare(model, recognizers, precisions)
         extra = {}
         for target in request.also:
             with stage(f"writing {target_file(target, request.input)}"):
                 extra |= write_target(target, model.encoder, model.facts, folder, _clips(model))
         with stage("measuring"):
             latency = measure_latency(recognizers, request.budget.audio_seconds)
-            memory = _peak_memory(request, model, folder)
-        result = _result(request, model, folder, parity, latency, memory, delegation)
+            memory = _peak_memory(request, model, folder, precisions)
+        result = _result(request, model, folder, precisions, agreement, latency, memory)
+        result = dataclasses.replace(
+            result,
+            accuracy=accuracy,
+            choices=choices,
+            delegation=next((delegations[key] for key in tried if delegations[key]), None),
+        )
         check_budget(
             request.budget,
-            [folder / one for one in (*map(request.file, request.runtimes), *extra)],
+            [folder / one for one in (*map(result.file, request.runtimes), *extra)],
             result.params,
             latency if request.is_for_this_host else (),
             memory,
         )
         manifest = describe(result, folder)
         manifest["files"] |= extra
-        by_file = {request.file(runtime): one for runtime, one in recognizers.items()}
+        by_file = {result.file(runtime): one for runtime, one in recognizers.items()}
         by_file |= {name: load_artefact(folder / name) for name in executed(extra)}
         manifest["checkpoint"] = request.checkpoint.resolve().name
         manifest["sample"] = describe_sample(request.checkpoint, by_file)
@@ -161,7 +205,13 @@ def _check_out(out: Path) -> None:
 
 def _select(request: Request) -> _Model:
     checkpoint = load_checkpoint(request.checkpoint)
-    demand = Demand(profile=request.profile, budget=request.budget, runtimes=request.runtimes)
+    demand = Demand(
+        profile=request.profile,
+        budget=request.budget,
+        runtimes=request.runtimes,
+        # What auto may take needs no more than fp32 does.
+        precision="fp32" if request.precision == "auto" else request.precision,
+    )
     (selection,) = select_for_all([demand], checkpoint, request.subnet)
     trained = selection.trained
     facts = Facts(
@@ -180,13 +230,13 @@ def _select(request: Request) -> _Model:
     )
 
 
-def _write(runtime: str, model: _Model, folder: Path) -> Delegation | None:
-    file = folder / file_name(runtime, model.facts.input)
+def _write(runtime: str, model: _Model, folder: Path, precision: Precision) -> Delegation | None:
+    file = folder / file_name(runtime, model.facts.input, precision)
     if runtime == EXECUTORCH:
-        program = executorch.lower(model.encoder, model.facts)
+        program = executorch.lower(model.encoder, model.facts, precision)
         file.write_bytes(program.content)
         return program.delegation
-    file.write_bytes(onnx.to_onnx(model.encoder, model.facts))
+    file.write_bytes(onnx.to_onnx(model.encoder, model.facts, precision))
     return None
 
 
@@ -194,15 +244,51 @@ def _clips(model: _Model) -> Clips:
     return parity_clips(model.sample, model.facts.min_frames, model.facts.max_frames)
 
 
-def _compare(model: _Model, recognizers: Mapping[str, Recognizer]) -> dict[str, Parity]:
+def _choose(
+    request: Request,
+    model: _Model,
+    tried: Mapping[tuple[str, Precision], Recognizer],
+    accuracy: Accuracy | None,
+) -> tuple[Choice, ...]:
+    """A precision for every runtime; nothing where the request names it."""
+    if request.precision != "auto":
+        return ()
+    assert accuracy is not None
+    choices = []
+    for runtime in request.runtimes:
+        files = [request.file(runtime, one) for one in PRECISIONS]
+        source: LatencyFrom = "predicted for the device"
+        space = model.checkpoint.supernet.space
+        milliseconds = predicted_ms(request.profile, model.selection, runtime, space)
+        if milliseconds is None:
+            source = "measured on this host"
+            found = measure_latency(
+                {file: tried[runtime, one] for one, file in zip(PRECISIONS, files, strict=True)},
+                request.budget.audio_seconds,
+            )
+            milliseconds = [one.milliseconds for one in found]
+        rates: list[tuple[Precision, float]] = [
+            (one, accuracy.artefacts[file]) for one, file in zip(PRECISIONS, files, strict=True)
+        ]
+        choices.append(choose(runtime, rates, milliseconds, accuracy.fp32, source))
+    return tuple(choices)
+
+
+def _compare(
+    model: _Model, recognizers: Mapping[str, Recognizer], precisions: Mapping[str, Precision]
+) -> dict[str, Parity | Fidelity]:
     clips = _clips(model)
     return {
-        runtime: check_parity(model.encoder, recognizer, clips)
-        for runtime, recognizer in recognizers.items()
+        runtime: check_parity(model.encoder, one, clips)
+        if (precision := precisions[runtime]) == "fp32"
+        else check_fidelity(model.encoder, one, clips, precision)
+        for runtime, one in recognizers.items()
     }
 
 
-def _peak_memory(request: Request, model: _Model, folder: Path) -> dict[str, float]:
+def _peak_memory(
+    request: Request, model: _Model, folder: Path, precisions: Mapping[str, Precision]
+) -> dict[str, float]:
     """Measured peak memory by runtime; nothing where this host is not the device."""
     if not (request.is_for_this_host and can_measure()):
         return {}
@@ -211,13 +297,14 @@ def _peak_memory(request: Request, model: _Model, folder: Path) -> dict[str, flo
     empty = compact(supernet, Subnet.of(len(supernet.space), ()))
     peaks = {}
     for runtime in request.runtimes:
-        warm_up = folder / f"warm-up-{request.file(runtime)}"
+        warm_up = folder / f"warm-up-{file_name(runtime, request.input)}"
         if runtime == EXECUTORCH:
             warm_up.write_bytes(executorch.lower(empty, model.facts).content)
         else:
             warm_up.write_bytes(onnx.to_onnx(empty, model.facts))
+        file = folder / request.file(runtime, precisions[runtime])
         peaks[runtime] = peak_memory_mb(
-            LOADERS[runtime], folder / request.file(runtime), warm_up, request.budget.audio_seconds
+            LOADERS[runtime], file, warm_up, request.budget.audio_seconds
         )
         warm_up.unlink()
     return peaks
@@ -227,10 +314,10 @@ def _result(
     request: Request,
     model: _Model,
     folder: Path,
-    parity: Mapping[str, Parity],
+    precisions: Mapping[str, Precision],
+    agreement: Mapping[str, Parity | Fidelity],
     latency: tuple[Latency, ...],
     memory_mb: Mapping[str, float],
-    delegation: Delegation | None,
 ) -> Export:
     space = model.checkpoint.supernet.space
     flops = space.flops(model.selection.trained.subnet, REFERENCE_SECONDS)
@@ -238,12 +325,16 @@ def _result(
         request=request,
         selection=model.selection,
         facts=model.facts,
+        precisions=precisions,
         params=sum(parameter.numel() for parameter in model.encoder.parameters()),
         flops=flops,
         flops_share=flops / space.flops(space.full(), REFERENCE_SECONDS),
-        sizes_mb={runtime: size_mb(folder / request.file(runtime)) for runtime in request.runtimes},
-        parity=parity,
+        sizes_mb={
+            runtime: size_mb(folder / request.file(runtime, one))
+            for runtime, one in precisions.items()
+        },
+        parity={name: one for name, one in agreement.items() if isinstance(one, Parity)},
+        fidelity={name: one for name, one in agreement.items() if isinstance(one, Fidelity)},
         latency=latency,
         memory_mb=memory_mb,
-        delegation=delegation,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from ortho_edge.checkpoint import SYMBOLS
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.profile import Budget
+from ortho_export.auto import MARGIN
 from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND
 from ortho_export.manifest import describe_file, versions
 from ortho_export.results import EXECUTORCH, Export
@@ -53,15 +54,43 @@ def _rows(export: Export) -> Iterator[tuple[str, str]]:
     yield from _latency_rows(export)
     yield from _memory_rows(export)
     for runtime, megabytes in export.sizes_mb.items():
-        yield f"file size, {export.request.file(runtime)}", f"{megabytes:.2f} MB"
+        yield f"file size, {export.file(runtime)}", f"{megabytes:.2f} MB"
     error_rate = chosen.error_rate
     yield "dev WER", "not recorded" if error_rate is None else f"{error_rate:.2f} %"
+    yield from _accuracy_rows(export)
     for runtime, one in export.parity.items():
         yield (
-            f"parity error, {export.request.file(runtime)}",
+            f"parity error, {export.file(runtime)}",
             f"{one.max_abs_error:.1e} of {one.limit:g} allowed; "
             f"same transcripts on {len(one.frames)} clips",
         )
+    for runtime, one in export.fidelity.items():
+        yield (
+            f"agreement, {export.file(runtime)}",
+            f"{one.snr_db:.1f} dB, at least {one.floor_db:g} wanted; {100 * one.same_words:.1f} % "
+            f"of {one.words} words of the fp32 encoder",
+        )
+
+
+def _accuracy_rows(export: Export) -> Iterator[tuple[str, str]]:
+    for one in export.choices:
+        others = ", ".join(
+            f"{trial.precision} {trial.wer:.2f} % in {trial.milliseconds:.2f} ms"
+            for trial in one.trials
+        )
+        yield (
+            f"precision, {one.runtime}",
+            f"{one.precision}, the fastest within {MARGIN:g} points of the fp32 WER: {others} "
+            f"({one.latency_from})",
+        )
+    if (accuracy := export.accuracy) is not None:
+        for runtime in export.precisions:
+            name = export.file(runtime)
+            yield (
+                f"WER, {name}",
+                f"{accuracy.artefacts[name]:.2f} % instead of {accuracy.fp32:.2f} % in fp32, "
+                f"{accuracy.words:,} words of {accuracy.name}",
+            )
 
 
 def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
@@ -70,11 +99,17 @@ def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
     note = "; the filter banks inside are not counted" if audio else ""
     for one in export.selection.chosen.latency:
         error = "" if one.error_percent is None else f", error {one.error_percent:g} %"
-        yield (
-            f"predicted latency, {one.runtime}",
+        figure = (
             f"{one.milliseconds:.2f} ms for {seconds:g} s on {export.request.profile.name}, "
-            f"from {one.provenance} figures{error}{note}",
+            f"from {one.provenance} figures{error}{note}"
         )
+        precision = export.precisions[one.runtime]
+        if one.precision != precision:
+            figure = (
+                f"not predicted for {precision}; the budget was held with {one.precision}: "
+                + (figure)
+            )
+        yield f"predicted latency, {one.runtime}", figure
     where = "the device" if export.request.is_for_this_host else "not on the device"
     for one in export.latency:
         yield (
@@ -149,20 +184,28 @@ def describe(export: Export, folder: Path) -> dict[str, Any]:
             "subsampling_factor": facts.subsampling_factor,
         },
         "features": dict(facts.features),
+        "accuracy": None if export.accuracy is None else asdict(export.accuracy),
+        "precision": {
+            "asked": request.precision,
+            "chosen": [asdict(one) for one in export.choices],
+        },
         "files": _files(export, folder),
     }
 
 
 def _files(export: Export, folder: Path) -> dict[str, Any]:
     files = {SYMBOLS: describe_file(folder / SYMBOLS)}
-    for runtime in export.request.runtimes:
-        files[export.request.file(runtime)] = {
-            **describe_file(folder / export.request.file(runtime)),
+    for runtime, precision in export.precisions.items():
+        name = export.file(runtime)
+        files[name] = {
+            **describe_file(folder / name),
             "runtime": runtime,
-            "precision": "fp32",
+            "precision": precision,
             "input": export.request.input,
-            "parity": asdict(export.parity[runtime]),
         }
+        for what, found in (("parity", export.parity), ("fidelity", export.fidelity)):
+            if runtime in found:
+                files[name][what] = asdict(found[runtime])
     if export.delegation is not None:
-        files[export.request.file(EXECUTORCH)]["delegation"] = asdict(export.delegation)
+        files[export.file(EXECUTORCH)]["delegation"] = asdict(export.delegation)
     return files

@@ -3,25 +3,31 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ortho_edge.devices.catalogue import HOST
 from ortho_edge.devices.profile import Budget, DeviceProfile
 from ortho_edge.fleet import Source
+from ortho_edge.precision import Precision
 from ortho_edge.selector import Selection
+from ortho_export.accuracy import Accuracy, DevSet
+from ortho_export.auto import PRECISIONS, Choice
 from ortho_export.executorch import Delegation
 from ortho_export.facts import FEATURES_IN, Facts
+from ortho_export.fidelity import Fidelity
 from ortho_export.measure import Latency
 from ortho_export.parity import Parity
 
 EXECUTORCH, ONNXRUNTIME = "executorch", "onnxruntime"
 FILES = {EXECUTORCH: "model.pte", ONNXRUNTIME: "model.onnx"}
-"""The artefact of each runtime that takes features."""
+"""The fp32 artefact of each runtime that takes features."""
 
 
-def file_name(runtime: str, takes: str = FEATURES_IN) -> str:
-    """The file of an artefact, such as `model.audio.onnx`; features go unsaid."""
+def file_name(runtime: str, takes: str = FEATURES_IN, precision: Precision = "fp32") -> str:
+    """The file of an artefact, such as `model.audio.int8.onnx`; features and fp32 go unsaid."""
     stem, suffix = FILES[runtime].split(".")
-    return f"{stem}.{suffix}" if takes == FEATURES_IN else f"{stem}.{takes}.{suffix}"
+    parts = [stem, *([] if takes == FEATURES_IN else [takes])]
+    return ".".join([*parts, *([] if precision == "fp32" else [precision]), suffix])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,8 @@ class Request:
         subnet: Whether only a trained subnet may be chosen.
         input: What every artefact takes: features or audio.
         also: Targets besides the runtimes, see `ortho_export.targets`.
+        precision: Of every artefact; `auto` leaves it to `ortho_export.auto`.
+        dev_set: Labelled speech that error rates are measured on.
         command: For the manifest.
     """
 
@@ -45,14 +53,22 @@ class Request:
     checkpoint: Path
     out: Path
     runtimes: tuple[str, ...] = (EXECUTORCH, ONNXRUNTIME)
+    precision: Precision | Literal["auto"] = "fp32"
+    dev_set: DevSet | None = None
     command: str = ""
     subnet: Source = "trained"
     input: str = FEATURES_IN
     also: tuple[str, ...] = ()
 
-    def file(self, runtime: str) -> str:
-        """Name of the artefact of a runtime."""
-        return file_name(runtime, self.input)
+    def file(self, runtime: str, precision: Precision) -> str:
+        """Name of the artefact of a runtime in a precision."""
+        return file_name(runtime, self.input, precision)
+
+    @property
+    def tries(self) -> list[tuple[str, Precision]]:
+        """Every runtime with every precision to write; all but one of a runtime go again."""
+        precisions = PRECISIONS if self.precision == "auto" else (self.precision,)
+        return [(runtime, one) for runtime in self.runtimes for one in precisions]
 
     @property
     def is_for_this_host(self) -> bool:
@@ -67,23 +83,36 @@ class Export:
     Attributes:
         selection: The chosen subnet and why.
         facts: What the artefacts say about themselves.
+        precisions: Of the artefacts, by runtime.
         params: Parameters of the encoder.
         flops: For `ortho_edge.components.REFERENCE_SECONDS` of audio.
         flops_share: Of the full network.
-        sizes_mb: Of each artefact, by runtime, like `parity` and `memory_mb`.
+        sizes_mb: Of each artefact, by runtime, like `parity`, `fidelity` and `memory_mb`.
+        parity: Of fp32 artefacts.
+        fidelity: Of quantised artefacts.
         latency: Measured on this host.
         memory_mb: Measured peak, where this host is the device.
         delegation: How XNNPACK took the program; None where none was made.
+        accuracy: Error rates, where there was a development set.
+        choices: Why each runtime got its precision, where that was left to `auto`.
     """
 
     request: Request
     selection: Selection
     facts: Facts
+    precisions: Mapping[str, Precision]
     params: int
     flops: float
     flops_share: float
     sizes_mb: Mapping[str, float]
     parity: Mapping[str, Parity]
     latency: tuple[Latency, ...]
+    fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
     memory_mb: Mapping[str, float] = field(default_factory=dict)
     delegation: Delegation | None = None
+    accuracy: Accuracy | None = None
+    choices: tuple[Choice, ...] = ()
+
+    def file(self, runtime: str) -> str:
+        """Name of the artefact of a runtime."""
+        return self.request.file(runtime, self.precisions[runtime])

@@ -20,6 +20,7 @@ from ortho_edge.subnet import Subnet
 from ortho_export.artefact import Recognizer, load_artefact
 from ortho_export.executorch import read_facts
 from ortho_export.facts import checkpoint_digest
+from ortho_export.fidelity import check_fidelity
 from ortho_export.manifest import MANIFEST, SCHEMA_VERSION, digest, read_manifest
 from ortho_export.parity import ParityError, check_parity, parity_clips
 from ortho_export.sample import SAMPLE, load_sample
@@ -250,14 +251,15 @@ def _parity(
     assert recognizer.max_frames is not None
     clips = parity_clips(load_sample(checkpoint), recognizer.min_frames, recognizer.max_frames)
     try:
-        parity = check_parity(encoder, recognizer, clips, stated["parity"]["limit"])
+        if stated["precision"] == "fp32":
+            parity = check_parity(encoder, recognizer, clips, stated["parity"]["limit"])
+            detail = f"{parity.max_abs_error:.1e} of {parity.limit:g} allowed"
+        else:
+            one = check_fidelity(encoder, recognizer, clips, stated["precision"])
+            detail = f"{one.snr_db:.1f} dB of at least {one.floor_db:g}"
     except ParityError as error:
         return Check(what=what, outcome=WRONG, detail=str(error))
-    return Check(
-        what=what,
-        outcome=GOOD,
-        detail=f"{parity.max_abs_error:.1e} of {parity.limit:g} allowed on {len(clips)} clips",
-    )
+    return Check(what=what, outcome=GOOD, detail=f"{detail} on {len(clips)} clips")
 
 
 def _transcript(

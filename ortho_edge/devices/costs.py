@@ -13,14 +13,21 @@ from ortho_edge.costs import (
     tabulate,
     tabulate_peak,
 )
-from ortho_edge.devices.latency import predict_footprint, predict_latency, runtime_cost
-from ortho_edge.devices.profile import Budget, DeviceProfile
-
-PRECISION = "fp32"
+from ortho_edge.devices.latency import (
+    figured_precision,
+    predict_footprint,
+    predict_latency,
+    runtime_cost,
+)
+from ortho_edge.devices.profile import Budget, DeviceProfile, MemoryCost
 
 
 def latency_costs(
-    profile: DeviceProfile, space: ComponentSpace, seconds: float, runtimes: Sequence[str] = ()
+    profile: DeviceProfile,
+    space: ComponentSpace,
+    seconds: float,
+    runtimes: Sequence[str] = (),
+    precision: str = "fp32",
 ) -> CostModel:
     """Predicted latency in ms for `seconds` of audio, of the slowest runtime.
 
@@ -29,9 +36,10 @@ def latency_costs(
     """
 
     def table(runtime: str) -> CostTable:
+        known = figured_precision(profile, runtime, precision)
         return tabulate(
             space,
-            lambda one: predict_latency(profile, space, one, seconds, runtime).milliseconds,
+            lambda one: predict_latency(profile, space, one, seconds, runtime, known).milliseconds,
         )
 
     return CostModel(
@@ -42,7 +50,10 @@ def latency_costs(
 
 
 def size_costs(
-    profile: DeviceProfile, space: ComponentSpace, runtimes: Sequence[str] = ()
+    profile: DeviceProfile,
+    space: ComponentSpace,
+    runtimes: Sequence[str] = (),
+    precision: str = "fp32",
 ) -> CostModel:
     """Predicted file size in MB, of the runtime whose file is largest.
 
@@ -52,7 +63,8 @@ def size_costs(
 
     def table(runtime: str) -> CostTable:
         return tabulate(
-            space, lambda one: predict_footprint(profile, space, one, 1.0, runtime).size_mb
+            space,
+            lambda one: predict_footprint(profile, space, one, 1.0, runtime, precision).size_mb,
         )
 
     return CostModel(
@@ -63,7 +75,11 @@ def size_costs(
 
 
 def memory_costs(
-    profile: DeviceProfile, space: ComponentSpace, seconds: float, runtimes: Sequence[str] = ()
+    profile: DeviceProfile,
+    space: ComponentSpace,
+    seconds: float,
+    runtimes: Sequence[str] = (),
+    precision: str = "fp32",
 ) -> CostModel:
     """Predicted peak memory in MB for `seconds` of audio, of the runtime that needs most.
 
@@ -76,42 +92,48 @@ def memory_costs(
         space=space,
         name=f"memory on {profile.name}",
         tables=tuple(
-            _memory_table(profile, space, seconds, runtime)
+            _memory_table(profile, space, seconds, runtime, precision)
             for runtime in runtimes or profile.runtimes
         ),
     )
 
 
 def _memory_table(
-    profile: DeviceProfile, space: ComponentSpace, seconds: float, runtime: str
+    profile: DeviceProfile, space: ComponentSpace, seconds: float, runtime: str, precision: str
 ) -> CostTable:
-    memory = runtime_cost(profile, runtime, PRECISION).memory
-    weights = _with_memory(profile, runtime, replace(memory, activation_copies=0.0))
-    activations = _with_memory(profile, runtime, replace(memory, fixed_mb=0.0, weight_copies=0.0))
+    known = figured_precision(profile, runtime, precision)
+    costs = runtime_cost(profile, runtime, known)
+    memory = costs.memory
+
+    def with_memory(memory: MemoryCost) -> DeviceProfile:
+        return replace(profile, runtimes={runtime: {known: replace(costs, memory=memory)}})
+
+    weights = with_memory(replace(memory, activation_copies=0.0))
+    activations = with_memory(replace(memory, fixed_mb=0.0, weight_copies=0.0))
 
     sums = tabulate(
-        space, lambda one: predict_footprint(weights, space, one, seconds, runtime).memory_mb
+        space, lambda one: predict_footprint(weights, space, one, seconds, runtime, known).memory_mb
     )
     peaks = tabulate_peak(
-        space, lambda one: predict_footprint(activations, space, one, seconds, runtime).memory_mb
+        space,
+        lambda one: predict_footprint(activations, space, one, seconds, runtime, known).memory_mb,
     )
     return replace(sums, floor=peaks.floor, peak_by_units=peaks.peak_by_units)
 
 
-def _with_memory(profile: DeviceProfile, runtime: str, memory) -> DeviceProfile:
-    costs = replace(profile.runtimes[runtime][PRECISION], memory=memory)
-    return replace(profile, runtimes={runtime: {PRECISION: costs}})
-
-
 def budget_costs(
-    profile: DeviceProfile, budget: Budget, space: ComponentSpace, runtimes: Sequence[str] = ()
+    profile: DeviceProfile,
+    budget: Budget,
+    space: ComponentSpace,
+    runtimes: Sequence[str] = (),
+    precision: str = "fp32",
 ) -> list[tuple[CostModel, float]]:
     """Every limit that a budget sets, with the cost model of what it limits."""
     seconds = budget.audio_seconds
     models = {
-        "latency_ms": lambda: latency_costs(profile, space, seconds, runtimes),
-        "memory_mb": lambda: memory_costs(profile, space, seconds, runtimes),
-        "size_mb": lambda: size_costs(profile, space, runtimes),
+        "latency_ms": lambda: latency_costs(profile, space, seconds, runtimes, precision),
+        "memory_mb": lambda: memory_costs(profile, space, seconds, runtimes, precision),
+        "size_mb": lambda: size_costs(profile, space, runtimes, precision),
         "params": lambda: criterion_costs(space, "params"),
         "flops": lambda: flops_costs(space, seconds),
     }

@@ -1,10 +1,18 @@
 """Predicted latency, memory and file size of a subnet on a device, each with its provenance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ortho_edge.cli import UserError
 from ortho_edge.components import ComponentSpace
-from ortho_edge.devices.profile import DeviceProfile, ModuleCost, Provenance, RuntimeCost
+from ortho_edge.devices.file_sizes import QUANTISED
+from ortho_edge.devices.profile import (
+    DeviceProfile,
+    ModuleCost,
+    Provenance,
+    RuntimeCost,
+    SizeCost,
+)
 from ortho_edge.devices.workload import BYTES, Work, workload
 from ortho_edge.subnet import Subnet
 
@@ -19,6 +27,7 @@ class Prediction:
         provenance: Whether the profile's figures were measured on the device or estimated.
         source: From which figures.
         error_percent: Mean error on held-out subnets; None for an estimate.
+        precision: Whose figures they are.
     """
 
     milliseconds: float
@@ -27,6 +36,7 @@ class Prediction:
     provenance: Provenance
     source: str
     error_percent: float | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +107,7 @@ def predict_latency(
         provenance=costs.provenance,
         source=costs.source,
         error_percent=costs.error_percent,
+        precision=precision,
     )
 
 
@@ -110,19 +121,50 @@ def predict_footprint(
 ) -> Footprint:
     """Memory and file size of a compacted subnet.
 
+    Where the profile has no figures for a precision, the memory is that of fp32, which needs more;
+    the file size is always that of the precision.
+
     Raises:
-        UserError: The profile has no figures for that runtime and precision.
+        UserError: The profile has no figures for that runtime, or nobody knows the file size.
     """
-    costs = runtime_cost(profile, runtime, precision)
+    costs = runtime_cost(profile, runtime, figured_precision(profile, runtime, precision))
     works = workload(space, subnet, seconds)
     params = sum(work.params for work in works)
     live = max(work.live for work in works)
-    memory, size = costs.memory, costs.size
+    memory, size = costs.memory, size_cost(profile, runtime, precision)
     return Footprint(
         memory_mb=memory.fixed_mb
         + (memory.weight_copies * params + memory.activation_copies * live) * BYTES / 1e6,
         memory_provenance=memory.provenance,
-        size_mb=size.bytes_per_parameter * params / 1e6
-        + (size.fixed_kb + size.kb_per_module * len(works)) / 1e3,
+        size_mb=file_bytes(size, works) / 1e6,
         size_provenance=size.provenance,
     )
+
+
+def figured_precision(profile: DeviceProfile, runtime: str, precision: str) -> str:
+    """The precision whose figures stand for another: itself where the profile has it, else fp32."""
+    return precision if precision in profile.runtimes.get(runtime, {}) else "fp32"
+
+
+def size_cost(profile: DeviceProfile, runtime: str, precision: str) -> SizeCost:
+    """The size of files in a precision: the profile's figures, else those of the file format.
+
+    Raises:
+        UserError: There are none.
+    """
+    precisions = profile.runtimes.get(runtime, {})
+    if precision not in precisions and (runtime, precision) in QUANTISED:
+        return QUANTISED[runtime, precision]
+    return runtime_cost(profile, runtime, precision).size
+
+
+def file_bytes(size: SizeCost, works: Sequence[Work]) -> float:
+    """Bytes of the file of a network with the given modules."""
+    params = sum(work.params for work in works)
+    total = size.bytes_per_parameter * params
+    if size.bytes_per_weight is not None:
+        saved = size.bytes_per_parameter - size.bytes_per_weight
+        total -= saved * sum(work.weights for work in works)
+    total += size.bytes_per_output * sum(work.outputs for work in works)
+    graph_kb = size.fixed_kb + size.kb_per_module * len(works)
+    return total + 1e3 * (graph_kb + size.kb_per_layer * sum(work.layers for work in works))

@@ -143,16 +143,21 @@ class MemoryCost:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeCost:
-    """Size of the artefact's file: weights, and what the graph takes.
+    """Size of the artefact's file: parameters, and what the graph takes.
 
-    `bytes_per_parameter * parameters + fixed_kb + kb_per_module * modules`.
+    `bytes_per_parameter * parameters + fixed_kb + kb_per_module * modules + kb_per_layer * linear
+    layers`; in a quantised file the weights of linear layers take `bytes_per_weight` instead, and
+    each of their outputs `bytes_per_output` more, for scales.
     """
 
     provenance: Provenance
     source: str
     bytes_per_parameter: float
     fixed_kb: float
-    kb_per_module: float
+    kb_per_module: float = 0.0
+    kb_per_layer: float = 0.0
+    bytes_per_weight: float | None = None
+    bytes_per_output: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ValueError when a term is negative or not finite."""

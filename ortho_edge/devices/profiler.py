@@ -1,5 +1,6 @@
 """Measuring this host: export probes, time them, fit a profile, check it on held-out networks."""
 
+import dataclasses
 import logging
 import math
 import multiprocessing
@@ -19,8 +20,10 @@ from tqdm import tqdm
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.components import FRAMES_PER_SECOND
 from ortho_edge.devices.catalogue import HOST
+from ortho_edge.devices.file_sizes import QUANTISED
 from ortho_edge.devices.fit import FitError, Observation, fit_error, fit_modules, fit_scale
 from ortho_edge.devices.host import host_hardware
+from ortho_edge.devices.latency import file_bytes
 from ortho_edge.devices.memory import Load, can_measure, peak_memory_mb
 from ortho_edge.devices.probes import Probe, probes
 from ortho_edge.devices.profile import (
@@ -48,13 +51,13 @@ BLURRED_MB = 5.0
 """Peaks below this are fitted as if they were so large."""
 
 Key = tuple[str, str, float]
-"""Runtime, probe, seconds."""
+"""Key of the runtime, probe, seconds."""
 PeakMemory = Callable[[Load, Path, Path, float], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """A runtime of this host.
+    """A runtime of this host at one precision.
 
     Attributes:
         export: Writes the artefact of a subnet into a folder and returns its file.
@@ -65,6 +68,12 @@ class Runtime:
     version: str
     export: Callable[[Checkpoint, TrainedSubnet, Path], Path]
     load: Load
+    precision: str = "fp32"
+
+    @property
+    def key(self) -> str:
+        """Tells a runtime at one precision from the same at another."""
+        return self.name if self.precision == "fp32" else f"{self.name} {self.precision}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +111,10 @@ def measure_host(
     made = tuple(probes(checkpoint, seed))
     files = _export(made, runtimes, folder, workers)
     calls = {
-        (runtime.name, probe.trained.name, seconds): call
+        (runtime.key, probe.trained.name, seconds): call
         for runtime in runtimes
         for probe in made
-        for seconds, call in _calls(runtime.load(files[runtime.name, probe.trained.name])).items()
+        for seconds, call in _calls(runtime.load(files[runtime.key, probe.trained.name])).items()
     }
     with pinned():
         timings = time_in_turns(calls, limit_seconds=timing_seconds, clock=clock)
@@ -113,10 +122,11 @@ def measure_host(
     if peak_memory is None and can_measure():
         peak_memory = peak_memory_mb
     hardware = host_hardware()
-    costs = {}
+    costs: dict[str, dict[str, RuntimeCost]] = {}
     for runtime in runtimes:
         memory = _memory(measured, runtime, peak_memory)
-        costs[runtime.name] = {"fp32": _runtime_cost(measured, runtime, memory, hardware)}
+        precisions = costs.setdefault(runtime.name, {})
+        precisions[runtime.precision] = _runtime_cost(measured, runtime, memory, hardware)
     return DeviceProfile(
         schema_version=SCHEMA_VERSION,
         name=HOST,
@@ -135,13 +145,14 @@ def _export(
     jobs = [(runtime, probe) for probe in reversed(made) for runtime in runtimes]
     places = {}
     for runtime, probe in jobs:
-        places[runtime.name, probe.trained.name] = folder / runtime.name / probe.trained.name
-        places[runtime.name, probe.trained.name].mkdir(parents=True)
+        place = folder / runtime.key / probe.trained.name
+        place.mkdir(parents=True)
+        places[runtime.key, probe.trained.name] = place
     show = partial(tqdm, total=len(jobs), desc="exporting", unit="network")
     if workers == 1:
         return {
-            (runtime.name, probe.trained.name): runtime.export(
-                probe.checkpoint, probe.trained, places[runtime.name, probe.trained.name]
+            (runtime.key, probe.trained.name): runtime.export(
+                probe.checkpoint, probe.trained, places[runtime.key, probe.trained.name]
             )
             for runtime, probe in show(jobs)
         }
@@ -152,8 +163,8 @@ def _export(
                 runtime.export,
                 probe.checkpoint,
                 probe.trained,
-                places[runtime.name, probe.trained.name],
-            ): (runtime.name, probe.trained.name)
+                places[runtime.key, probe.trained.name],
+            ): (runtime.key, probe.trained.name)
             for runtime, probe in jobs
         }
         return {futures[done]: done.result() for done in show(as_completed(futures))}
@@ -174,17 +185,15 @@ def _calls(run: Callable[[np.ndarray], object]) -> dict[float, Callable[[], obje
 def _runtime_cost(
     measured: Measurements, runtime: Runtime, memory: MemoryCost, hardware: Hardware
 ) -> RuntimeCost:
-    fitted, whole, held_out = _observations(measured, runtime.name)
+    fitted, whole, held_out = _observations(measured, runtime.key)
     modules = fit_modules(fitted)
     scale = fit_scale(modules, whole)
     error: FitError = fit_error(modules, scale, held_out)
-    spreads = [
-        one.spread_percent for key, one in measured.timings.items() if key[0] == runtime.name
-    ]
+    spreads = [one.spread_percent for key, one in measured.timings.items() if key[0] == runtime.key]
     architecture = measured.probes[-1].checkpoint.supernet.architecture
     logger.info(
         "%s: error on held-out networks %.1f %% mean, %.1f %% at worst; "
-        "noise %.1f %% mean, %.1f %% at worst", runtime.name, error.mean_percent,
+        "noise %.1f %% mean, %.1f %% at worst", runtime.key, error.mean_percent,
         error.worst_percent, np.mean(spreads), np.max(spreads),
     )  # fmt: skip
     return RuntimeCost(
@@ -225,22 +234,32 @@ def _observations(
 
 
 def _size(measured: Measurements, runtime: Runtime) -> SizeCost:
-    """What the graph adds to the weights, per module and in any case."""
+    """What the graph adds to the weights, in any case, per module and per linear layer."""
+    # A quantised format says what a weight takes; fp32 says it by its name.
+    known = QUANTISED.get((runtime.name, runtime.precision))
+    counted = SizeCost(
+        provenance="measured",
+        source=f"files of {runtime.name} {runtime.version}",
+        bytes_per_parameter=BYTES,
+        bytes_per_weight=known.bytes_per_weight if known else None,
+        bytes_per_output=known.bytes_per_output if known else 0.0,
+        fixed_kb=0.0,
+    )
     rows, graphs, sizes = [], [], []
     for probe in measured.probes:
         works = workload(probe.checkpoint.supernet.space, probe.trained.subnet, 1.0)
-        size = measured.files[runtime.name, probe.trained.name].stat().st_size
-        rows.append([1e3, 1e3 * len(works)])
-        graphs.append(size - BYTES * sum(work.params for work in works))
+        size = measured.files[runtime.key, probe.trained.name].stat().st_size
+        rows.append([1e3, 1e3 * len(works), 1e3 * sum(work.layers for work in works)])
+        graphs.append(size - file_bytes(counted, works))
         sizes.append(size)
     # Errors count relative to the whole file.
     coefficients, worst = _fit_relative(rows, graphs, sizes)
-    return SizeCost(
-        provenance="measured",
-        source=f"files of {runtime.name} {runtime.version}, fitted to {worst:.1f} % at worst",
-        bytes_per_parameter=BYTES,
+    return dataclasses.replace(
+        counted,
+        source=f"{counted.source}, fitted to {worst:.1f} % at worst",
         fixed_kb=coefficients[0],
         kb_per_module=coefficients[1],
+        kb_per_layer=coefficients[2],
     )
 
 
@@ -252,14 +271,14 @@ def _memory(measured: Measurements, runtime: Runtime, peak_memory: PeakMemory | 
             fixed_mb=5.0, weight_copies=2.0, activation_copies=2.0,
         )  # fmt: skip
     rows, peaks = [], []
-    warm_up = measured.files[runtime.name, WARM_UP_PROBE]
+    warm_up = measured.files[runtime.key, WARM_UP_PROBE]
     by_name = {probe.trained.name: probe for probe in measured.probes}
-    for name, seconds in tqdm(MEMORY_POINTS, desc=f"memory of {runtime.name}", unit="process"):
+    for name, seconds in tqdm(MEMORY_POINTS, desc=f"memory of {runtime.key}", unit="process"):
         probe = by_name[name]
         works = workload(probe.checkpoint.supernet.space, probe.trained.subnet, seconds)
         params, live = sum(work.params for work in works), max(work.live for work in works)
         rows.append([1.0, params * BYTES / 1e6, live * BYTES / 1e6])
-        file = measured.files[runtime.name, probe.trained.name]
+        file = measured.files[runtime.key, probe.trained.name]
         peaks.append(peak_memory(runtime.load, file, warm_up, seconds))
     # The allocator's leftovers blur the small ones.
     coefficients, worst = _fit_relative(rows, peaks, [max(one, BLURRED_MB) for one in peaks])

@@ -31,6 +31,12 @@ class Work:
     """Elements that the module writes."""
     live: float
     """Elements that must be held at its fullest moment, the residual stream included."""
+    weights: float = 0.0
+    """Those parameters that are weights of linear layers: what quantisation shrinks."""
+    outputs: float = 0.0
+    """Outputs of those layers; each has a scale of its own when it is quantised."""
+    layers: int = 0
+    """Linear layers, as they are exported."""
 
 
 @lru_cache(maxsize=4096)
@@ -83,20 +89,26 @@ def _module(
     if module == "conv":
         # Norm, two halves and their product, depthwise, norm, output, residual.
         widths, live = 8 * dim, 5 * dim
+        weights, outputs, layers = 3 * dim * dim, 3 * dim, 3
     elif module == "mhsa":
         width, scores = num_units * architecture.head_dim, num_units * steps
         # Norm, query, key, value, scores, softmax, weighted sum, output, residual.
         widths, live = 3 * dim + 4 * width + 2 * scores, dim + 3 * width + 2 * scores
+        weights, outputs, layers = 4 * dim * width, 3 * width + dim, 4
     else:
         hidden = num_units * architecture.chunk_dim
         # Norm, hidden, its activation, output, residual.
         widths, live = 3 * dim + 2 * hidden, 2 * dim + 2 * hidden
+        weights, outputs, layers = 2 * dim * hidden, hidden + dim, 2
     return Work(
         kind=KIND_OF[module],
         flops=num_units * flops,
         params=overhead + num_units * params,
         activations=float(steps * widths),
         live=float(steps * live),
+        weights=float(weights),
+        outputs=float(outputs),
+        layers=layers,
     )
 
 
@@ -119,6 +131,9 @@ def _fixed(space: ComponentSpace, seconds: float) -> dict[Kind, Work]:
             params=rest_params,
             activations=float(written),
             live=float(max(map(sum, pairwise(maps)))),
+            weights=float(dim * architecture.front_end_channels[-1]
+                          * architecture.subsampled_feature_dim),
+            outputs=float(dim), layers=1,
         ),
         "norm": Work(
             kind="norm", flops=0.0, params=norm_params,
@@ -127,6 +142,7 @@ def _fixed(space: ComponentSpace, seconds: float) -> dict[Kind, Work]:
         "ctc_head": Work(
             kind="ctc_head", flops=head_flops, params=head_params,
             activations=2.0 * steps * vocab, live=float(steps * (dim + 2 * vocab)),
+            weights=float(dim * vocab), outputs=float(vocab), layers=1,
         ),
     }  # fmt: skip
 

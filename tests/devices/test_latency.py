@@ -3,9 +3,11 @@ import itertools
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ortho_edge.compaction import compact
 from ortho_edge.components import ComponentSpace
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.devices.catalogue import load_profile
@@ -13,6 +15,8 @@ from ortho_edge.devices.latency import predict_footprint, predict_latency
 from ortho_edge.devices.profile import KINDS, DeviceProfile, ModuleCost
 from ortho_edge.devices.workload import workload
 from ortho_edge.subnet import Subnet
+from ortho_edge.supernet import Supernet
+from ortho_export.flat import FlatEncoder
 
 STRIDED = Architecture(
     vocab_size=11, dim=24, num_blocks=3, num_heads=3, head_dim=8, ffn_dim=40, num_ffn_chunks=5,
@@ -171,7 +175,7 @@ def test_the_footprint_worked_out_by_hand() -> None:
         costs.memory, fixed_mb=3.0, weight_copies=2.0, activation_copies=5.0
     )
     size = dataclasses.replace(
-        costs.size, bytes_per_parameter=4.5, fixed_kb=20.0, kb_per_module=3.0
+        costs.size, bytes_per_parameter=4.5, fixed_kb=20.0, kb_per_module=3.0, kb_per_layer=7.0
     )
     costs = dataclasses.replace(costs, memory=memory, size=size)
     profile = dataclasses.replace(profile, runtimes={"executorch": {"fp32": costs}})
@@ -182,6 +186,41 @@ def test_the_footprint_worked_out_by_hand() -> None:
     live = 100 * 79 + 4 * 50 * 40
     footprint = predict_footprint(profile, space, empty, 1.0, "executorch")
     assert footprint.memory_mb == pytest.approx(3 + 2 * 4 * parameters / 1e6 + 5 * 4 * live / 1e6)
-    assert footprint.size_mb == pytest.approx((4.5 * parameters + 20e3 + 4 * 3e3) / 1e6)
+    graph = 20e3 + 4 * 3e3 + 2 * 7e3
+    assert footprint.size_mb == pytest.approx((4.5 * parameters + graph) / 1e6)
     assert footprint.memory_provenance == "estimated"
     assert footprint.size_provenance == costs.size.provenance
+
+    # The matrices of the front end and the head take a byte and a half, an output three more.
+    int8 = dataclasses.replace(size, bytes_per_weight=1.5, bytes_per_output=3.0)
+    quantised = dataclasses.replace(costs, size=int8)
+    both = dataclasses.replace(profile, runtimes={"executorch": {"fp32": costs, "int8": quantised}})
+    weights, outputs = 6 * 20 * 24 + 24 * 11, 24 + 11
+    found = predict_footprint(both, space, empty, 1.0, "executorch", "int8").size_mb
+    expected = 4.5 * (parameters - weights) + 1.5 * weights + 3 * outputs + graph
+    assert found == pytest.approx(expected / 1e6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(spaces_and_subnets())
+def test_weights_outputs_and_layers_are_those_of_the_exported_encoder(
+    drawn: tuple[ComponentSpace, Subnet],
+) -> None:
+    space, subnet = drawn
+    encoder = FlatEncoder(compact(Supernet(space.architecture), subnet))
+    layers = [one for one in encoder.modules() if isinstance(one, torch.nn.Linear)]
+    works = workload(space, subnet, 1.0)
+    assert sum(work.weights for work in works) == sum(one.weight.numel() for one in layers)
+    assert sum(work.outputs for work in works) == sum(one.out_features for one in layers)
+    assert sum(work.layers for work in works) == len(layers)
+
+
+def test_memory_of_a_precision_without_figures_is_that_of_fp32() -> None:
+    profile, space = load_profile("pixel8"), ComponentSpace(STRIDED)
+    full = space.full()
+    for runtime in ("executorch", "onnxruntime"):
+        plain, int8 = (
+            predict_footprint(profile, space, full, 2.0, runtime, one) for one in ("fp32", "int8")
+        )
+        assert int8.memory_mb == plain.memory_mb
+        assert int8.size_mb < plain.size_mb

@@ -6,8 +6,12 @@ import pytest
 from bench.latency_table import Record, latency_table, plot_latency, records
 
 
-def record(subnet: str, runtime: str, seconds: float, milliseconds: float, share: float) -> Record:
+def record(
+    subnet: str, runtime: str, seconds: float, milliseconds: float, share: float,
+    precision: str = "fp32",
+) -> Record:  # fmt: skip
     return Record(
+        precision=precision,
         subnet=subnet,
         runtime=runtime,
         seconds=seconds,
@@ -39,6 +43,20 @@ def test_the_table_shows_shares_of_the_largest_for_every_length() -> None:
     assert len({len(line) for line in latency_table(FOUND)}) == 1
 
 
+def test_another_precision_shows_how_much_faster_than_fp32_it_is() -> None:
+    found = [
+        *FOUND,
+        record("full", "ort", 4.0, 2.0, 1.0, "int8"),
+        record("small", "ort", 4.0, 2.0, 0.25, "int8"),
+        record("new", "ort", 4.0, 9.0, 0.1, "int8"),
+    ]
+    lines = [line.split() for line in latency_table(found)]
+    assert lines[0][-3:] == ["ort", "int8", "(ms)"]
+    assert [line[-1] for line in lines[1:3]] == ["-", "-"], "not measured on 1 s"
+    assert [line[-3:] for line in lines[3:5]] == [["2.00", "3.00", "x"], ["2.00", "1.50", "x"]]
+    assert lines[5][-1] == "9.00", "without fp32 there is nothing to compare with"
+
+
 def benchmark(extra: dict[str, object], *, has_error: bool = False) -> SimpleNamespace:
     return SimpleNamespace(
         extra_info=extra, has_error=has_error, stats=SimpleNamespace(min=0.004, median=9.0)
@@ -47,8 +65,8 @@ def benchmark(extra: dict[str, object], *, has_error: bool = False) -> SimpleNam
 
 def test_only_latency_benchmarks_that_ran_are_shown() -> None:
     extra = {
-        "bench": "latency", "subnet": "s", "runtime": "et", "seconds": 4.0, "params": 7,
-        "flops": 9.0, "flops_share": 1.0, "size_mb": 3.0,
+        "bench": "latency", "subnet": "s", "runtime": "et", "precision": "fp32", "seconds": 4.0,
+        "params": 7, "flops": 9.0, "flops_share": 1.0, "size_mb": 3.0,
     }  # fmt: skip
     found = records([benchmark({}), benchmark(extra), benchmark(extra, has_error=True)])
     assert [one.milliseconds for one in found] == [pytest.approx(4.0)]

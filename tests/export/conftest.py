@@ -11,6 +11,7 @@ import soundfile
 from ortho_edge.checkpoint import save_checkpoint
 from ortho_edge.data.audio import SAMPLE_RATE
 from ortho_edge.export import Arguments, main
+from ortho_edge.precision import Precision
 from tests.export.tiny import Exported, bursts, tiny_checkpoint
 
 
@@ -36,6 +37,13 @@ def exported(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def exported_int8(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The same in int8."""
+    folder = tmp_path_factory.mktemp("exports") / "device"
+    return _export(checkpoint_folder, folder, precision="int8")
+
+
+@pytest.fixture(scope="session")
 def exported_audio(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The same with audio as input.
 
@@ -47,13 +55,22 @@ def exported_audio(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 def _export(
-    checkpoint: Path, folder: Path, takes: Literal["features", "audio"] = "features"
+    checkpoint: Path,
+    folder: Path,
+    takes: Literal["features", "audio"] = "features",
+    precision: Precision = "fp32",
 ) -> Exported:
     printed = io.StringIO()
     arguments = Arguments(
         device="pixel8", checkpoint=checkpoint, out=folder, latency_ms=1e3,
-        size_mb=2.0 if takes == "audio" else 1.0, input=takes,
+        size_mb=2.0 if takes == "audio" else 1.0, input=takes, precision=precision,
     )  # fmt: skip
     with contextlib.redirect_stdout(printed):
         main(arguments)
-    return Exported(checkpoint=checkpoint, folder=folder, printed=printed.getvalue(), input=takes)
+    return Exported(
+        checkpoint=checkpoint,
+        folder=folder,
+        printed=printed.getvalue(),
+        input=takes,
+        precision=precision,
+    )

@@ -9,6 +9,7 @@ import pytest
 
 from ortho_edge.cli import run
 from ortho_edge.export import Arguments, main
+from ortho_edge.precision import REFUSED
 from tests.export.tiny import LARGE, Exported
 
 pytestmark = pytest.mark.export
@@ -99,6 +100,19 @@ def test_an_impossible_budget(
 @pytest.mark.parametrize("value", ["-1", "0", "nan"])
 def test_a_limit_that_is_none(command: Command, value: str) -> None:
     assert_one_line(command("--device", "pixel8", "--latency-ms", value), "latency_ms", value)
+
+
+@pytest.mark.parametrize("precision", REFUSED)
+def test_a_precision_that_does_not_help(command: Command, tmp_path: Path, precision: str) -> None:
+    outcome = command("--device", "pixel8", "--precision", precision)
+    assert_one_line(outcome, f"precision {precision} is not offered", "known: fp32, int8, auto")
+    assert not (tmp_path / "exports").exists()
+
+
+def test_auto_without_speech(command: Command, tmp_path: Path) -> None:
+    outcome = command("--device", "pixel8", "--precision", "auto")
+    assert_one_line(outcome, "--dev-set", "digits/dev", "transcripts.tsv")
+    assert not (tmp_path / "exports").exists()
 
 
 def test_a_missing_checkpoint(command: Command, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def copy_artefacts(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> Calla
     """Replaces the slow writing by copies of artefacts already made, then changed."""
 
     def replace(change: Change = lambda file: None) -> None:
-        def write(runtime: str, model: object, folder: Path) -> Delegation | None:
+        def write(runtime: str, model: object, folder: Path, precision: str) -> Delegation | None:
             file = folder / FILES[runtime]
             file.write_bytes((exported.folder / FILES[runtime]).read_bytes())
             change(file)

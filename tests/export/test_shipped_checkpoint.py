@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx as onnx_model
 import pytest
 from lhotse import CutSet
 
@@ -12,11 +13,15 @@ from ortho_edge.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoin
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.data import corpora
 from ortho_edge.data.audio import load_audio, resample
+from ortho_edge.devices.catalogue import load_profile
+from ortho_edge.devices.latency import predict_footprint
 from ortho_edge.training.corpora import HELD_OUT_SPEAKER, TEST_TAKES
 from ortho_export import executorch, onnx
 from ortho_export.artefact import load_artefact
 from ortho_export.facts import MIN_FRAMES, Facts, checkpoint_digest
+from ortho_export.fidelity import check_fidelity
 from ortho_export.parity import check_parity, parity_clips
+from ortho_export.quantized_model import quantized
 
 pytestmark = [pytest.mark.export, pytest.mark.slow]
 
@@ -98,6 +103,43 @@ def test_real_speech_of_an_unseen_voice_gives_the_same_words_everywhere(
     heard = [program.transcribe(clip) for clip in clips]
     assert heard == [model.transcribe(clip) for clip in clips]
     assert heard == _sherpa(sizes[name].model, clips)
+
+
+def test_file_sizes_are_predicted_to_one_per_cent(
+    sizes: dict[str, Size], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    space, profile = checkpoint.supernet.space, load_profile("pixel8")
+    for name, size in sizes.items():
+        trained = checkpoint.subnet(name)
+        quantised = tmp_path / f"{name}.int8.onnx"
+        plain = onnx_model.load(size.model)
+        model = quantized(plain, size.encoder, "int8").SerializeToString()
+        quantised.write_bytes(model)
+        for file, runtime, precision in (
+            (size.program, "executorch", "fp32"),
+            (size.model, "onnxruntime", "fp32"),
+            (quantised, "onnxruntime", "int8"),
+        ):
+            predicted = predict_footprint(profile, space, trained.subnet, 1.0, runtime, precision)
+            assert predicted.size_mb == pytest.approx(file.stat().st_size / 1e6, rel=0.01)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", NAMES)
+def test_int8_keeps_the_words_of_real_speech(
+    sizes: dict[str, Size], name: str, sample: np.ndarray, data_root: Path, tmp_path: Path
+) -> None:
+    takes = corpora.fsdd(data_root, speakers=[HELD_OUT_SPEAKER], takes=TEST_TAKES)
+    clips = {f"speech-{i}": _two_digits(pair) for i, pair in enumerate(_pairs(takes))}
+    plain = onnx_model.load(sizes[name].model)
+    file = tmp_path / "model.int8.onnx"
+    file.write_bytes(quantized(plain, sizes[name].encoder, "int8").SerializeToString())
+    fidelity = check_fidelity(
+        sizes[name].encoder, load_artefact(file), {"sample": sample, **clips}, "int8"
+    )
+    assert fidelity.snr_db > fidelity.floor_db + 5
+    assert fidelity.words > 50
+    assert fidelity.same_words > 0.95
 
 
 def test_file_size_falls_with_the_flops(sizes: dict[str, Size]) -> None:

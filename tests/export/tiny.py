@@ -10,6 +10,7 @@ from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.conformer.architecture import Architecture, FrontEndKind
 from ortho_edge.data.audio import SAMPLE_RATE
+from ortho_edge.precision import Precision
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import character_tokens
@@ -70,6 +71,7 @@ class Exported:
     folder: Path
     printed: str
     input: str = "features"
+    precision: Precision = "fp32"
 
     @property
     def encoder(self) -> DenseEncoder:
@@ -83,8 +85,8 @@ class Exported:
 
     @property
     def program(self) -> Path:
-        return self.folder / file_name("executorch", self.input)
+        return self.folder / file_name("executorch", self.input, self.precision)
 
     @property
     def model(self) -> Path:
-        return self.folder / file_name("onnxruntime", self.input)
+        return self.folder / file_name("onnxruntime", self.input, self.precision)

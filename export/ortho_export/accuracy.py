@@ -1,0 +1,106 @@
+"""Word error rates of artefacts beside those of the fp32 encoder that they were made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lhotse import CutSet
+from torch import Tensor
+
+from ortho_edge.cli import UserError
+from ortho_edge.compaction import DenseEncoder
+from ortho_edge.conformer.architecture import subsampled_length
+from ortho_edge.tokens import Tokens
+from ortho_edge.training.corpora import DataOptions
+from ortho_edge.training.evaluation import Encoder, error_rates, transcribe_cuts
+from ortho_edge.training.speech_sets import speech_set
+
+REFERENCE = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevSet:
+    """Labelled speech: its name and its utterances."""
+
+    name: str
+    cuts: CutSet
+
+
+def dev_set(name: str, data: Path | None = None) -> DevSet:
+    """Labelled speech by its name, see `ortho_edge.training.speech_sets`.
+
+    Args:
+        name: RECIPE/SET or a folder.
+        data: Folder of the corpora.
+
+    Raises:
+        UserError: There is no such speech.
+    """
+    return DevSet(name=name, cuts=speech_set(name, DataOptions(root=data)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Error rates on one development set, in per cent.
+
+    Attributes:
+        name: Of the set.
+        fp32: Word error rate of the eager encoder.
+        artefacts: Word error rate of every artefact, by its file.
+        words: Reference words; one of them is the finest difference there is.
+    """
+
+    name: str
+    fp32: float
+    artefacts: Mapping[str, float]
+    words: int
+
+
+def measure_accuracy(
+    reference: DenseEncoder,
+    artefacts: Mapping[str, Encoder],
+    speech: DevSet,
+    tokens: Tokens,
+) -> Accuracy:
+    """Word error rates on a development set, every utterance alone as on a device.
+
+    Args:
+        reference: The eager compact encoder.
+        artefacts: `Recognizer.encode_batch` by file.
+        speech: The development set.
+        tokens: Symbols of the outputs.
+
+    Raises:
+        UserError: The set has no words, or an utterance that an artefact does not take.
+    """
+    encoders = {REFERENCE: reference, **{name: alone(one) for name, one in artefacts.items()}}
+    transcripts = transcribe_cuts(encoders, speech.cuts, tokens)
+    try:
+        rates = {name: error_rates(texts) for name, texts in transcripts.items()}
+    except ValueError as error:
+        raise UserError(f"development set {speech.name}: {error}") from error
+    return Accuracy(
+        name=speech.name,
+        fp32=rates[REFERENCE].wer,
+        artefacts={file: rates[file].wer for file in artefacts},
+        words=rates[REFERENCE].words,
+    )
+
+
+def alone(encoder: Encoder) -> Encoder:
+    """An encoder that takes the utterances of a batch one by one.
+
+    In a padded batch a quantised ONNX model rounds by the scale of all utterances together.
+    """
+
+    def one_by_one(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = [
+            encoder(one[None, :length], torch.tensor([length]))[0][0]
+            for one, length in zip(features, lengths.tolist(), strict=True)
+        ]
+        return torch.nn.utils.rnn.pad_sequence(outputs, batch_first=True), subsampled_length(
+            lengths
+        )
+
+    return one_by_one

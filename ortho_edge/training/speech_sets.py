@@ -1,0 +1,32 @@
+"""Labelled speech by name: a set of a recipe's corpora, or a folder of one's own."""
+
+from pathlib import Path
+
+from lhotse import CutSet
+
+from ortho_edge.cli import UserError
+from ortho_edge.data.corpora import synthetic
+from ortho_edge.training.corpora import DataOptions
+from ortho_edge.training.recipes import RECIPES, recipe
+
+
+def speech_set(name: str, options: DataOptions) -> CutSet:
+    """The utterances of a set, each with its words.
+
+    Args:
+        name: RECIPE/SET, such as `digits/dev`, or a folder with `transcripts.tsv` and
+            `audio/<utterance>.flac` (the columns utterance, speaker and text are read).
+        options: Where the corpora are.
+
+    Raises:
+        UserError: There is no such set or folder, or its corpora are absent.
+    """
+    if Path(name).is_dir():
+        return synthetic(name)
+    first, slash, part = name.partition("/")
+    if not slash or first not in RECIPES:
+        raise UserError(
+            f"unknown set {name!r}: neither a folder nor RECIPE/SET with a recipe of "
+            f"{', '.join(RECIPES)}"
+        )
+    return recipe(first).corpus(options).evaluation_set(part)

@@ -1,0 +1,244 @@
+"""Quantised artefacts: close to the float encoder, the same contract, small where it counts."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+from ortho_edge.compaction import DenseEncoder
+from ortho_edge.data.features import fbank
+from ortho_export import quantized_model
+from ortho_export.artefact import Recognizer, load_artefact
+from ortho_export.facts import MAX_FRAMES, MIN_FRAMES
+from ortho_export.fidelity import FLOORS_DB, check_fidelity, decibels, powers
+from ortho_export.manifest import read_manifest
+from ortho_export.parity import ParityError
+from ortho_export.verify import verify
+from tests.export.tiny import Exported, bursts
+
+pytestmark = pytest.mark.export
+
+
+def features(frames: int) -> torch.Tensor:
+    return 4 * torch.randn(1, frames, 80, generator=torch.Generator().manual_seed(frames)) - 8
+
+
+def eager(encoder: DenseEncoder, x: torch.Tensor) -> np.ndarray:
+    with torch.no_grad():
+        return encoder(x, torch.tensor([x.shape[1]]))[0][0].numpy()
+
+
+@pytest.fixture(scope="module", params=["program", "model"])
+def artefact(exported_int8: Exported, request: pytest.FixtureRequest) -> Path:
+    return getattr(exported_int8, request.param)
+
+
+def test_files_say_their_precision(exported_int8: Exported) -> None:
+    assert {one.name for one in exported_int8.folder.iterdir()} == {
+        "model.int8.pte", "model.int8.onnx", "tokens.txt", "manifest.json", "model_card.md",
+    }  # fmt: skip
+    manifest = read_manifest(exported_int8.folder)
+    assert manifest is not None
+    for name in ("model.int8.pte", "model.int8.onnx"):
+        file = manifest["files"][name]
+        assert file["precision"] == "int8"
+        assert "parity" not in file, "which says how fp32 artefacts agree"
+        fidelity = file["fidelity"]
+        assert fidelity["floor_db"] <= fidelity["snr_db"] < 80
+        assert {MIN_FRAMES, MAX_FRAMES} <= set(fidelity["frames"].values())
+        assert f"file size, {name}" in exported_int8.printed
+        assert f"agreement, {name}" in exported_int8.printed
+
+
+def test_a_latency_that_nobody_predicted_is_not_passed_off(exported_int8: Exported) -> None:
+    lines = [
+        line for line in exported_int8.printed.splitlines() if line.startswith("predicted latency")
+    ]
+    assert len(lines) == 2
+    for line in lines:
+        assert "not predicted for int8; the budget was held with fp32: " in line
+    manifest = read_manifest(exported_int8.folder)
+    assert manifest is not None
+    assert {one["precision"] for one in manifest["latency"]["predicted"]} == {"fp32"}
+
+
+def test_every_length_between_the_bounds(artefact: Path, exported: Exported) -> None:
+    recognizer, encoder = load_artefact(artefact), exported.encoder
+    for frames in (MAX_FRAMES, MIN_FRAMES, 10, 11, 12, 101, MAX_FRAMES - 1, 250):
+        x = features(frames)
+        expected, found = eager(encoder, x), recognizer.log_probs(x[0])
+        assert found.shape == expected.shape
+        assert decibels(*powers(expected, found)) > FLOORS_DB["int8"]
+        np.testing.assert_allclose(np.exp(found).sum(-1), 1, atol=1e-5)
+
+
+def test_rounding_is_really_there(exported_int8: Exported, exported: Exported) -> None:
+    x = features(300)
+    expected = eager(exported.encoder, x)
+    for path in (exported_int8.program, exported_int8.model):
+        assert decibels(*powers(expected, load_artefact(path).log_probs(x[0]))) < 80
+
+
+def test_facts_survive(artefact: Path, exported: Exported) -> None:
+    found, expected = load_artefact(artefact), load_artefact(exported.program)
+    for name in ("subnet", "tokens", "min_frames", "max_frames"):
+        assert getattr(found, name) == getattr(expected, name)
+
+
+def test_the_contract_of_sherpa_onnx_survives(exported_int8: Exported, exported: Exported) -> None:
+    quantised, plain = onnx.load(exported_int8.model), onnx.load(exported.model)
+    onnx.checker.check_model(quantised)
+    assert quantised.graph.input == plain.graph.input
+    assert quantised.graph.output == plain.graph.output
+    assert quantised.metadata_props == plain.metadata_props
+    assert quantised.opset_import == plain.opset_import
+
+
+def test_sherpa_onnx_reads_it(exported_int8: Exported) -> None:
+    import sherpa_onnx
+
+    recognizer = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
+        model=str(exported_int8.model),
+        tokens=str(exported_int8.folder / "tokens.txt"),
+        num_threads=1,
+    )
+    stream = recognizer.create_stream()
+    stream.accept_waveform(16000, bursts(2.35))
+    recognizer.decode_stream(stream)
+    text = load_artefact(exported_int8.model).transcribe(bursts(2.35))
+    assert " ".join(stream.result.text.split()) == text
+    assert text
+
+
+def test_all_weights_of_linear_layers_and_no_others_are_bytes(
+    exported_int8: Exported, exported: Exported
+) -> None:
+    model = onnx.load(exported_int8.model)
+    weights = [one for one in model.graph.initializer if one.data_type == onnx.TensorProto.INT8]
+    found = sum(numpy_helper.to_array(one).size for one in weights if len(one.dims) == 2)
+    layers = [one for one in exported.encoder.modules() if isinstance(one, torch.nn.Linear)]
+    assert found == sum(layer.weight.numel() for layer in layers)
+    kept = {
+        name for name, module in exported.encoder.named_modules()
+        if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d)
+    }  # fmt: skip
+    floats = {
+        one.name for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT
+    }
+    assert len(kept) == 3
+    assert all(any(f"{name}.weight" in one for one in floats) for name in kept)
+
+
+def test_a_constant_that_is_no_weight_of_the_encoder_is_left_alone(exported: Exported) -> None:
+    model = onnx.load(exported.model)
+    ours = quantized_model.linear_nodes(model, exported.encoder)
+    ones = numpy_helper.from_array(np.ones((80, 80), np.float32), "mel")
+    model.graph.initializer.append(ones)
+    node = onnx.helper.make_node("MatMul", ["x", "mel"], ["melled"], name="filters")
+    model.graph.node.append(node)
+    assert quantized_model.linear_nodes(model, exported.encoder) == ours
+    assert len(ours) == len(set(ours)) == 12
+
+
+def test_one_layer_against_quantisation_by_hand() -> None:
+    """8-bit inputs with one scale, 7-bit weights with one per column, integers added exactly."""
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(24, 7, bias=False)
+    x = np.random.default_rng(0).standard_normal((5, 24)).astype(np.float32)
+    weight = layer.weight.detach().T.contiguous().numpy()
+    product = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
+    graph = onnx.helper.make_graph(
+        [product],
+        "one",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [5, 24])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [5, 7])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    session = onnxruntime.InferenceSession(
+        quantized_model.quantized(model, layer, "int8").SerializeToString(),
+        providers=["CPUExecutionProvider"],
+    )
+    found = np.asarray(session.run(None, {"x": x})[0])
+
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / 255
+    zero = np.round(-low / scale)
+    rounded = np.clip(np.round(x / scale) + zero, 0, 255) - zero
+    scales = 2 * np.abs(weight).max(0) / 128
+    integers = np.clip(np.round(weight / scales), -64, 64)
+    expected = scale * scales * (rounded @ integers)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(found - x @ weight).max() > 1e-4
+
+
+def damaged(recognizer: Recognizer, noise: float) -> Recognizer:
+    generator = torch.Generator().manual_seed(1)
+
+    def encoder(x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs, out_lengths = recognizer.encoder(x, lengths)
+        return log_probs + noise * torch.randn(log_probs.shape, generator=generator), out_lengths
+
+    return dataclasses.replace(recognizer, encoder=encoder)
+
+
+def test_too_much_noise_is_no_longer_int8(exported: Exported) -> None:
+    recognizer = load_artefact(exported.program)
+    clips = {"speech-1": bursts(1.0), "speech-2": bursts(1.3, seed=2)}
+    power = np.concatenate([recognizer.log_probs(fbank(clip)) for clip in clips.values()])
+    power = float(np.sqrt(((power - power.mean(-1, keepdims=True)) ** 2).mean()))
+    for snr_db in (FLOORS_DB["int8"] - 1, FLOORS_DB["int8"] + 1):
+        noisy = damaged(recognizer, power * 10 ** (-snr_db / 20))
+        if snr_db < FLOORS_DB["int8"]:
+            with pytest.raises(ParityError, match=r"dB .* less than the 30 dB that int8 must keep"):
+                check_fidelity(exported.encoder, noisy, clips, "int8")
+        else:
+            fidelity = check_fidelity(exported.encoder, noisy, clips, "int8")
+            assert fidelity.snr_db == pytest.approx(snr_db, abs=0.5)
+            assert fidelity.words > 0
+
+
+def test_other_words_in_the_sample_are_refused(exported: Exported) -> None:
+    recognizer = load_artefact(exported.program)
+    clips = {"sample": bursts(2.35), "speech-9": bursts(0.5)}
+
+    def encoder(x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs, out_lengths = recognizer.encoder(x, lengths)
+        best, second = log_probs.topk(2, -1).indices.unbind(-1)
+        log_probs = log_probs.clone()
+        row = int((best[0] != 0).nonzero()[0])
+        log_probs[0, row, second[0, row]] = log_probs[0, row, best[0, row]] + 1e-3
+        return log_probs, out_lengths
+
+    swapped = dataclasses.replace(recognizer, encoder=encoder)
+    with pytest.raises(ParityError, match="in the sample instead of"):
+        check_fidelity(exported.encoder, swapped, clips, "int8")
+    fidelity = check_fidelity(exported.encoder, swapped, {"speech-1": clips["sample"]}, "int8")
+    assert fidelity.same_words < 1
+
+
+def test_not_a_number_is_no_agreement(exported: Exported) -> None:
+    broken = damaged(load_artefact(exported.program), float("nan"))
+    with pytest.raises(ParityError, match="nan dB"):
+        check_fidelity(exported.encoder, broken, {"noise-1": bursts(0.5)}, "int8")
+
+
+def test_an_int8_export_can_be_verified(exported_int8: Exported) -> None:
+    checks = verify(exported_int8.folder, exported_int8.checkpoint)
+    assert {one.outcome for one in checks} == {"ok"}, checks
+    details = {one.what: one.detail for one in checks}
+    for file in (exported_int8.program.name, exported_int8.model.name):
+        assert "dB of at least 30" in details[f"{file}: parity"]
+
+
+def test_the_card_says_how_much_survives(exported_int8: Exported) -> None:
+    card = (exported_int8.folder / "model_card.md").read_text("utf-8")
+    for file in (exported_int8.program.name, exported_int8.model.name):
+        assert f"| `{file}` | int8 against the fp32 encoder" in card
+    assert "predicted for pixel8 in fp32" in card
