@@ -11,6 +11,7 @@ import pytest
 from bench.on_gpu.correctness import Check
 from bench.on_gpu.operations import Timing, closed_units_are_free, speedups
 from bench.on_gpu.problems import OPERATIONS, Size, stages
+from bench.on_gpu.step import StepTiming, step_ratios
 from bench.on_gpu.timing import H200
 
 
@@ -77,6 +78,22 @@ def test_an_operation_that_failed_at_a_size_has_no_speedup() -> None:
 def test_what_closed_units_cost_is_our_quarter_over_our_whole() -> None:
     timings = [timing("ours", 1.0, 8.0), timing("ours", 0.25, 2.0), timing("masked", 0.25, 8.0)]
     assert closed_units_are_free(timings) == {"gated_ffn": 0.25}
+
+
+def test_the_step_is_compared_with_the_best_of_each_kind() -> None:
+    timings = [
+        StepTiming("masked, eager, one by one", 90.0, 400.0, 1.0),
+        StepTiming("plain torch, compiled, one by one", 50.0, 300.0, 1.0),
+        StepTiming("plain torch, compiled, stacked", 45.0, 500.0, 1.0),
+        StepTiming("ours, eager, stacked", 60.0, 400.0, 1.0),
+        StepTiming("ours, compiled, stacked", 30.0, 400.0, 1.0),
+        StepTiming("ours, eager, one by one", float("nan"), 0.0, 0.0, "it failed"),
+    ]
+    compiled, masked = step_ratios(timings)
+    assert (compiled.other, compiled.speedup) == ("plain torch, compiled, stacked", 1.5)
+    assert (compiled.peak, compiled.target) == (0.8, 1.3)
+    assert (masked.speedup, masked.peak, masked.target) == (3.0, 1.0, 2.0)
+    assert step_ratios(timings[:3]) == []
 
 
 @pytest.mark.parametrize("error", [3e-3, float("nan")])

@@ -21,7 +21,7 @@ from bench.on_gpu.operations import (
     speedups,
 )
 from bench.on_gpu.problems import OPERATIONS, Size, stages
-from bench.on_gpu.step import StepTiming
+from bench.on_gpu.step import StepTiming, step_ratios
 from bench.on_gpu.timing import Roofs
 from ortho_kernels.launch import table_name
 
@@ -94,6 +94,7 @@ def as_json(results: Results) -> dict[str, Any]:
         "targets": TARGETS,
         "closed_units": closed_units_are_free(results.timings),
         "step": [dataclasses.asdict(one) for one in results.steps],
+        "step_ratios": [dataclasses.asdict(one) for one in step_ratios(results.steps)],
         "skipped": results.skipped,
     }
     return _without_nan(content)
@@ -159,6 +160,11 @@ def table(results: Results) -> str:
             if one.failure
             else f"{one.name:52} {one.milliseconds:9.1f} ms {one.peak_mb:7.0f} MB {one.loss:9.3f}"
         )
+    lines += [
+        f"ours against {one.other}: {one.speedup:.2f}x (target {one.target:.1f}x), "
+        f"{one.peak:.0%} of its peak memory"
+        for one in step_ratios(results.steps)
+    ]
     lines += [f"not measured: {one}" for one in results.skipped]
     return "\n".join(lines)
 

@@ -164,3 +164,36 @@ def time_step(sandwich: Sandwich, way: Way, milliseconds: int = 1000) -> StepTim
     finally:
         torch._dynamo.reset()
     return StepTiming(way.name, time, peak / 1e6, loss)
+
+
+@dataclass(frozen=True)
+class StepRatio:
+    """Our best way against the best of a kind of others.
+
+    Attributes:
+        other: Name of the other way.
+        speedup: Its time over ours.
+        peak: Our peak memory over its.
+        target: The speed-up that is aimed at.
+    """
+
+    other: str
+    speedup: float
+    peak: float
+    target: float
+
+
+def step_ratios(timings: list[StepTiming]) -> list[StepRatio]:
+    """Our best way against compiled plain torch (1.3 is aimed at) and against masking (2)."""
+    timed = [one for one in timings if not one.failure]
+    ours = [one for one in timed if one.name.startswith("ours")]
+    ratios = []
+    for kind, target in (("plain torch, compiled", 1.3), ("masked", 2.0)):
+        others = [one for one in timed if one.name.startswith(kind)]
+        if ours and others:
+            best = min(ours, key=lambda one: one.milliseconds)
+            other = min(others, key=lambda one: one.milliseconds)
+            peak = best.peak_mb / other.peak_mb if other.peak_mb else 1.0
+            ratio = other.milliseconds / best.milliseconds
+            ratios.append(StepRatio(other.name, ratio, peak, target))
+    return ratios
