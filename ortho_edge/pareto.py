@@ -22,11 +22,12 @@ class Front:
     """What every trained subnet costs on a device.
 
     Attributes:
+        basis: What the latencies rest on.
         candidates: The cheapest first; each has an error rate.
     """
 
     device: str
-    provenance: str
+    basis: str
     budget: Budget
     candidates: tuple[Candidate, ...]
 
@@ -71,11 +72,11 @@ def fronts(checkpoint: Checkpoint, demands: Sequence[Demand]) -> list[Front]:
                 "a Pareto front needs the dev WER of every trained subnet; "
                 f"the checkpoint has none for: {', '.join(unknown) or 'it has no subnet'}"
             )
-        sources = sorted({one.provenance for one in candidates[0].latency})
+        sources = sorted({one.basis for one in candidates[0].latency})
         found.append(
             Front(
                 device=demand.profile.name,
-                provenance=" and ".join(sources),
+                basis=" and ".join(sources),
                 budget=demand.budget,
                 candidates=candidates,
             )
@@ -89,7 +90,7 @@ def front_table(found: Sequence[Front]) -> str:
     for front in found:
         seconds = f"{front.budget.audio_seconds:g} s"
         lines.append(
-            f"{front.device}, {seconds} of audio, from {front.provenance} figures; "
+            f"{front.device}, {seconds} of audio, {front.basis}; "
             "* on the Pareto front, - over the budget"
         )
         lines.append(

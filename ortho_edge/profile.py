@@ -1,6 +1,7 @@
-"""Command: measures a device profile of this machine, or checks programs on an Arm core.
+"""Command: a device profile of this machine or of an Arm core; or checks programs on that core.
 
 python -m ortho_edge.profile [--out FILE] [--checkpoint DIR]
+python -m ortho_edge.profile --on cortex-a76 [--instructions-per-cycle N --clock-ghz F ...]
 python -m ortho_edge.profile --on cortex-a76 --check exports/pixel8
 """
 
@@ -8,11 +9,16 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ortho_edge.cli import UserError, run
-from ortho_edge.precision import PRECISIONS
+from ortho_edge.precision import PRECISIONS, Precision
 
+if TYPE_CHECKING:
+    from ortho_edge.checkpoint import Checkpoint
+    from ortho_edge.devices.profile import DeviceProfile, RuntimeCost
+
+EXECUTORCH = "executorch"
 TIMING_SECONDS = 90.0
 """At most; with little noise the timing ends sooner."""
 COUNTED_SECONDS = 4.0
@@ -25,17 +31,25 @@ class Arguments:
     """Measure what networks cost on this machine, so that --device host can be used.
 
     Takes a few minutes: exports a handful of subnets for both runtimes, times them on one thread in
-    turns, fits the profile and checks it on subnets that the fit has not seen.
+    turns, fits the profile and checks it on subnets that the fit has not seen. With --on it counts
+    their instructions on an emulated core instead, and assumes a speed.
     """
 
     out: Path | None = None
-    """File to write; by default the one that --device host reads, in the user's configuration."""
+    """File to write; by default the one that --device host (or the core of --on) reads, in the
+    user's configuration."""
     precision: Literal["fp32", "all"] = "fp32"
     """What to measure: fp32 alone, or every precision that export offers, which takes longer."""
     checkpoint: Path | None = None
     """Checkpoint whose architecture is measured; by default the one that ships."""
     on: str | None = None
     """Another machine: an Arm core that QEMU emulates here, such as cortex-a76."""
+    instructions_per_cycle: float | None = None
+    """With --on: what turns counted instructions into time, an assumption; cortex-a76 has one."""
+    clock_ghz: float | None = None
+    """With --on: the clock to assume."""
+    speed_source: str | None = None
+    """With --on: where these two figures come from; the profile states it."""
     check: Path | None = None
     """Measure nothing; run this .pte file, or those of a folder, there and here and compare."""
 
@@ -44,18 +58,56 @@ def main(arguments: Arguments) -> None:
     """Measures and writes the profile.
 
     Raises:
-        UserError: The checkpoint cannot be read or the file cannot be written.
+        UserError: The checkpoint cannot be read, the file cannot be written, or options do not go
+            together.
     """
+    speed = (arguments.instructions_per_cycle, arguments.clock_ghz, arguments.speed_source)
+    if speed != (None, None, None) and (arguments.on is None or arguments.check is not None):
+        raise UserError("--instructions-per-cycle, --clock-ghz and --speed-source need --on alone")
     if arguments.check is not None:
         if arguments.on is None:
             raise UserError("--check needs --on, the machine that is compared with this one")
         return _check(arguments.check, arguments.on)
-    if arguments.on is not None:
-        raise UserError("--on needs --check, what to run there")
+    if arguments.on is not None and arguments.precision != "fp32":
+        raise UserError("--on counts fp32 alone, not --precision all")
 
     from ortho_edge.devices.catalogue import HOST, user_folder
 
-    out = arguments.out or user_folder() / f"{HOST}.toml"
+    name = HOST if arguments.on is None else arguments.on
+    out = _writable(arguments.out or user_folder() / f"{name}.toml")
+
+    import torch
+
+    from ortho_edge.atomic import write_atomically
+    from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
+    from ortho_edge.devices.catalogue import profile_text
+
+    # More threads than free cores only slow the export down.
+    torch.set_num_threads(1)
+    checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
+    workers = min(MAX_WORKERS, os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.on is None:
+            precisions = PRECISIONS if arguments.precision == "all" else ("fp32",)
+            profile = _measure(checkpoint, Path(folder), workers, precisions)
+        else:
+            profile = _count(arguments.on, checkpoint, Path(folder), workers, *speed)
+    write_atomically(out, profile_text(profile))
+    for runtime, precisions in profile.runtimes.items():
+        for precision, costs in precisions.items():
+            print(f"{runtime} {precision}: {_quality(costs)}")
+    print(f"wrote {out}")
+    if arguments.out is None:
+        only = "" if arguments.on is None else f" --format {EXECUTORCH}"
+        print(f"use it with: python -m ortho_edge.export --device {name}{only}")
+
+
+def _writable(out: Path) -> Path:
+    """The file, if it can be written.
+
+    Raises:
+        UserError: It cannot.
+    """
     if out.suffix != ".toml":
         raise UserError(f"--out must be a .toml file, not {out}")
     if out.is_dir():
@@ -64,40 +116,67 @@ def main(arguments: Arguments) -> None:
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"cannot write {out}: {parent} is not a folder that can be written to")
+    return out
 
-    import torch
 
-    from ortho_edge.atomic import write_atomically
-    from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
-    from ortho_edge.devices.catalogue import profile_text
+def _measure(
+    checkpoint: "Checkpoint", folder: Path, workers: int, precisions: "tuple[Precision, ...]"
+) -> "DeviceProfile":
     from ortho_edge.devices.profiler import measure_host
     from ortho_export.host import host_runtimes
 
-    # More threads than free cores only slow the export down.
-    torch.set_num_threads(1)
-    checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
-    with tempfile.TemporaryDirectory() as folder:
-        profile = measure_host(
+    runtimes = [one for precision in precisions for one in host_runtimes(precision)]
+    return measure_host(
+        checkpoint, runtimes, folder, timing_seconds=TIMING_SECONDS, workers=workers
+    )
+
+
+def _count(
+    core: str,
+    checkpoint: "Checkpoint",
+    folder: Path,
+    workers: int,
+    instructions_per_cycle: float | None,
+    clock_ghz: float | None,
+    speed_source: str | None,
+) -> "DeviceProfile":
+    """Counts on an emulated core.
+
+    Raises:
+        UserError: There is no such core, its speed is not known, or a tool is missing.
+    """
+    from ortho_edge.devices.counted import assumed_speed, count_device
+    from ortho_export.arm.counts import counter, noise
+    from ortho_export.arm.machines import QEMU, emulator
+    from ortho_export.arm.toolchain import load_bundle, run_tool, tool
+    from ortho_export.host import host_runtimes
+
+    with emulator(core) as machine:
+        speed = assumed_speed(core, instructions_per_cycle, clock_ghz, speed_source)
+        release = run_tool([tool(QEMU), "--version"]).splitlines()[0]
+        count = counter(machine, load_bundle())
+        return count_device(
             checkpoint,
-            [
-                runtime
-                for precision in (PRECISIONS if arguments.precision == "all" else ("fp32",))
-                for runtime in host_runtimes(precision)
-            ],
-            Path(folder),
-            timing_seconds=TIMING_SECONDS,
-            workers=min(MAX_WORKERS, os.cpu_count() or 1),
+            next(one for one in host_runtimes() if one.name == EXECUTORCH),
+            folder,
+            lambda file, lengths: count(file, [noise(seconds) for seconds in lengths]),
+            core=core,
+            counted_by=release,
+            speed=speed,
+            workers=workers,
         )
-    write_atomically(out, profile_text(profile))
-    for runtime, precisions in profile.runtimes.items():
-        for precision, costs in precisions.items():
-            print(
-                f"{runtime} {precision}: predicts held-out subnets to {costs.error_percent} % on "
-                f"average, {costs.worst_error_percent} % at worst; noise {costs.spread_percent} %"
-            )
-    print(f"wrote {out}")
-    if arguments.out is None:
-        print(f"use it with: python -m ortho_edge.export --device {HOST}")
+
+
+def _quality(costs: "RuntimeCost") -> str:
+    speed = costs.assumed_speed
+    errors = f"{costs.error_percent} % on average, {costs.worst_error_percent} % at worst"
+    if speed is None:
+        return f"predicts held-out subnets to {errors}; noise {costs.spread_percent} %"
+    return (
+        f"predicts the instruction counts of held-out subnets to {errors}; nothing was timed: "
+        f"{speed.instructions_per_cycle:g} instructions per cycle and {speed.clock_ghz:g} GHz are "
+        f"assumed ({speed.source})"
+    )
 
 
 def _check(path: Path, on: str) -> None:

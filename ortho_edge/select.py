@@ -87,11 +87,10 @@ def _lines(
     ]
     for demand, one in zip(demands, selections, strict=True):
         seconds = demand.budget.audio_seconds
-        sources = sorted({prediction.provenance for prediction in one.chosen.latency})
+        sources = sorted({prediction.basis for prediction in one.chosen.latency})
         lines.append(
             f"  {one.device}: {one.chosen.latency_ms:.4g} ms for {seconds:g} s of audio "
-            f"(RTF {one.chosen.latency_ms / 1000 / seconds:.2g}), from {' and '.join(sources)} "
-            "figures"
+            f"(RTF {one.chosen.latency_ms / 1000 / seconds:.2g}), {' and '.join(sources)}"
         )
         lines += [f"    {line}" for line in one.slack()]
         lines.append(f"    {one.next_size()}")

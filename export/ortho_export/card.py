@@ -126,13 +126,10 @@ def _costs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     latency, memory = manifest["latency"], manifest["memory_mb"]
     audio = any(stated.get("input") == AUDIO_IN for stated in manifest["files"].values())
     for one in latency["predicted"]:
-        error = one["error_percent"]
         yield (
             f"latency, {one['runtime']}",
             f"{one['milliseconds']:.2f} ms for {seconds:g} s of audio",
-            f"predicted for {manifest['device']} in {one['precision']}, from {one['provenance']} "
-            "figures"
-            + ("" if error is None else f", error {error:g} %")
+            f"predicted for {manifest['device']} in {one['precision']}, {one['basis']}"
             + ("; the filter banks inside are not counted" if audio else ""),
         )
     for one in latency["measured"]:

@@ -98,10 +98,9 @@ def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
     audio = export.request.input == AUDIO_IN
     note = "; the filter banks inside are not counted" if audio else ""
     for one in export.selection.chosen.latency:
-        error = "" if one.error_percent is None else f", error {one.error_percent:g} %"
         figure = (
             f"{one.milliseconds:.2f} ms for {seconds:g} s on {export.request.profile.name}, "
-            f"from {one.provenance} figures{error}{note}"
+            f"{one.basis}{note}"
         )
         precision = export.precisions[one.runtime]
         if one.precision != precision:
@@ -162,7 +161,7 @@ def describe(export: Export, folder: Path) -> dict[str, Any]:
             "share_of_full": export.flops_share,
         },
         "latency": {
-            "predicted": [asdict(one) for one in selection.chosen.latency],
+            "predicted": [{**asdict(one), "basis": one.basis} for one in selection.chosen.latency],
             "measured": [
                 {**asdict(one), "threads": 1, "on_the_device": request.is_for_this_host}
                 for one in export.latency

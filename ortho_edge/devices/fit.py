@@ -19,6 +19,8 @@ from ortho_edge.devices.workload import BYTES, Work
 TERMS = tuple(field.name for field in fields(ModuleCost))
 PULL = 0.05
 """Weight of the pull: doubling a coefficient costs as much as an error of 5 % in a measurement."""
+EXACT_PULL = 1e-4
+"""Where measurements have no noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,8 @@ class FitError:
     worst_percent: float
 
 
-def fit_modules(observations: Sequence[Observation]) -> dict[Kind, ModuleCost]:
-    """Coefficients of every kind for measured networks."""
+def fit_modules(observations: Sequence[Observation], pull: float = PULL) -> dict[Kind, ModuleCost]:
+    """Coefficients of every kind for measured networks; `pull` is the weight of the pull."""
     quantities = np.stack([_quantities(one.works) for one in observations])
     microseconds = np.array([1000 * one.milliseconds for one in observations])
     relative = quantities / microseconds[:, None, None]
@@ -49,8 +51,8 @@ def fit_modules(observations: Sequence[Observation]) -> dict[Kind, ModuleCost]:
     system = (relative * prior).reshape(len(observations), -1)
     unknowns = system.shape[1]
     solution, _ = nnls(
-        np.vstack([system, PULL * np.eye(unknowns)]),
-        np.concatenate([np.ones(len(observations)), np.full(unknowns, PULL)]),
+        np.vstack([system, pull * np.eye(unknowns)]),
+        np.concatenate([np.ones(len(observations)), np.full(unknowns, pull)]),
     )
     coefficients = solution.reshape(len(KINDS), len(TERMS)) * prior
     return {

@@ -7,13 +7,14 @@ from ortho_edge.cli import UserError
 from ortho_edge.components import ComponentSpace
 from ortho_edge.devices.file_sizes import QUANTISED
 from ortho_edge.devices.profile import (
+    AssumedSpeed,
     DeviceProfile,
     ModuleCost,
     Provenance,
     RuntimeCost,
     SizeCost,
 )
-from ortho_edge.devices.workload import BYTES, Work, workload
+from ortho_edge.devices.workload import BYTES, Work, in_tiles, workload
 from ortho_edge.subnet import Subnet
 
 
@@ -24,10 +25,12 @@ class Prediction:
     Attributes:
         milliseconds: For one utterance, one thread.
         seconds: Length of the utterance.
-        provenance: Whether the profile's figures were measured on the device or estimated.
+        provenance: Whether the profile's figures were measured on the device, estimated, or
+            instructions were counted.
         source: From which figures.
         error_percent: Mean error on held-out subnets; None for an estimate.
         precision: Whose figures they are.
+        assumed_speed: What made time of counted instructions; then the error is that of counts.
     """
 
     milliseconds: float
@@ -37,6 +40,19 @@ class Prediction:
     source: str
     error_percent: float | None = None
     precision: str = "fp32"
+    assumed_speed: AssumedSpeed | None = None
+
+    @property
+    def basis(self) -> str:
+        """What the figure rests on, in words."""
+        speed = self.assumed_speed
+        if speed is None:
+            error = "" if self.error_percent is None else f", error {self.error_percent:g} %"
+            return f"from {self.provenance} figures{error}"
+        return (
+            f"not timed: instructions counted (error {self.error_percent:g} % of the count), at "
+            f"an assumed {speed.instructions_per_cycle:g} per cycle and {speed.clock_ghz:g} GHz"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +114,7 @@ def predict_latency(
     costs = runtime_cost(profile, runtime, precision)
     total = sum(
         module_microseconds(costs.modules[work.kind], work)
-        for work in workload(space, subnet, seconds)
+        for work in in_tiles(workload(space, subnet, seconds), seconds, costs.rows_at_once)
     )
     return Prediction(
         milliseconds=costs.scale * total / 1000,
@@ -108,6 +124,7 @@ def predict_latency(
         source=costs.source,
         error_percent=costs.error_percent,
         precision=precision,
+        assumed_speed=costs.assumed_speed,
     )
 
 

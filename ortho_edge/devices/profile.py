@@ -17,7 +17,9 @@ from typing import Literal
 
 SCHEMA_VERSION = 1
 
-Provenance = Literal["measured", "estimated"]
+Provenance = Literal["measured", "estimated", "instruction-count"]
+COUNTED: Provenance = "instruction-count"
+"""Instructions were counted and turned into time by an assumed speed."""
 Kind = Literal["front_end", "ffn", "conv", "mhsa", "norm", "ctc_head"]
 
 KINDS: tuple[Kind, ...] = ("front_end", "ffn", "conv", "mhsa", "norm", "ctc_head")
@@ -92,7 +94,7 @@ class Hardware:
     runs_on: str
     """Name of the core that the costs are for; one thread runs there."""
     cores: tuple[Core, ...]
-    ram_gb: NumberFact
+    ram_gb: NumberFact | None = None
     bandwidth_gb_per_s: NumberFact | None = None
 
     def __post_init__(self) -> None:
@@ -165,6 +167,28 @@ class SizeCost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AssumedSpeed:
+    """What turns counted instructions into time; nobody measured it.
+
+    A latency in us is instructions / (1000 * instructions_per_cycle * clock_ghz).
+    """
+
+    instructions_per_cycle: float
+    clock_ghz: float
+    source: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a figure is not above 0."""
+        for name in ("instructions_per_cycle", "clock_ghz"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"{name} must be above 0, not {value}")
+
+    def milliseconds(self, instructions: float) -> float:
+        """How long instructions take at this speed."""
+        return instructions / (1e6 * self.instructions_per_cycle * self.clock_ghz)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RuntimeCost:
     """Cost tables of one runtime at one precision."""
 
@@ -182,17 +206,30 @@ class RuntimeCost:
     worst_error_percent: float | None = None
     spread_percent: float | None = None
     """Noise: how much two halves of the same measurement differ."""
+    rows_at_once: int = 1
+    """Rows of a matrix product that the kernels compute together: FLOPs are those of full tiles."""
+    assumed_speed: AssumedSpeed | None = None
+    """Only where instructions were counted; then the errors are those of the counts."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when a kind is missing or unknown, or a figure is out of range."""
         _not_negative(self)
+        _require(self.rows_at_once > 0, f"rows_at_once must be above 0, not {self.rows_at_once}")
         _require(self.scale > 0, f"scale must be above 0, not {self.scale}")
         for kind in self.modules:
             _require(kind in KINDS, f"unknown module kind {kind!r}; known: {', '.join(KINDS)}")
         for kind in KINDS:
             _require(kind in self.modules, f"the table modules.{kind} is missing")
-        if self.provenance == "measured":
-            _require(self.error_percent is not None, "a measured table states error_percent")
+        if self.provenance in ("measured", COUNTED):
+            _require(
+                self.error_percent is not None,
+                f"a {'counted' if self.provenance == COUNTED else 'measured'} table states "
+                "error_percent",
+            )
+        _require(
+            (self.provenance == COUNTED) == (self.assumed_speed is not None),
+            f"assumed_speed belongs to the provenance {COUNTED!r} and to no other",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,13 +21,24 @@ from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.components import FRAMES_PER_SECOND
 from ortho_edge.devices.catalogue import HOST
 from ortho_edge.devices.file_sizes import QUANTISED
-from ortho_edge.devices.fit import FitError, Observation, fit_error, fit_modules, fit_scale
+from ortho_edge.devices.fit import (
+    EXACT_PULL,
+    PULL,
+    FitError,
+    Observation,
+    fit_error,
+    fit_modules,
+    fit_scale,
+)
 from ortho_edge.devices.host import host_hardware
 from ortho_edge.devices.latency import file_bytes
 from ortho_edge.devices.memory import Load, can_measure, peak_memory_mb
 from ortho_edge.devices.probes import Probe, probes
 from ortho_edge.devices.profile import (
+    COUNTED,
+    DEFAULT_AUDIO_SECONDS,
     SCHEMA_VERSION,
+    AssumedSpeed,
     DefaultBudget,
     DeviceProfile,
     Hardware,
@@ -36,7 +47,7 @@ from ortho_edge.devices.profile import (
     SizeCost,
 )
 from ortho_edge.devices.timing import Timing, pinned, time_in_turns
-from ortho_edge.devices.workload import BYTES, workload
+from ortho_edge.devices.workload import BYTES, in_tiles, workload
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +58,8 @@ MEMORY_POINTS = (
 )  # fmt: skip
 """Probes and seconds at which memory is measured, each in a process of its own."""
 WARM_UP_PROBE = "one-block"
+MAX_ROWS = 16
+"""Tile heights that are tried; XNNPACK's fp32 kernels for 64-bit Arm have at most 8 rows."""
 BLURRED_MB = 5.0
 """Peaks below this are fitted as if they were so large."""
 
@@ -109,7 +122,7 @@ def measure_host(
         peak_memory: How memory is measured; `peak_memory_mb` where the system can.
     """
     made = tuple(probes(checkpoint, seed))
-    files = _export(made, runtimes, folder, workers)
+    files = export_probes(made, runtimes, folder, workers)
     calls = {
         (runtime.key, probe.trained.name, seconds): call
         for runtime in runtimes
@@ -124,20 +137,26 @@ def measure_host(
     hardware = host_hardware()
     costs: dict[str, dict[str, RuntimeCost]] = {}
     for runtime in runtimes:
-        memory = _memory(measured, runtime, peak_memory)
+        memory = fit_memory(measured, runtime, peak_memory)
         precisions = costs.setdefault(runtime.name, {})
-        precisions[runtime.precision] = _runtime_cost(measured, runtime, memory, hardware)
+        precisions[runtime.precision] = fit_runtime(
+            measured,
+            runtime,
+            memory,
+            where=hardware.soc.value,
+            how="one pinned thread, CPU time, minimum over turns",
+        )
     return DeviceProfile(
         schema_version=SCHEMA_VERSION,
         name=HOST,
         description=f"this machine: {hardware.soc.value}, one thread",
         hardware=hardware,
-        budget=_default_budget(hardware),
+        budget=default_budget(hardware),
         runtimes=costs,
     )
 
 
-def _export(
+def export_probes(
     made: Sequence[Probe], runtimes: Sequence[Runtime], folder: Path, workers: int
 ) -> dict[tuple[str, str], Path]:
     """Artefacts of all probes by runtime and probe; more than one worker means processes."""
@@ -182,11 +201,28 @@ def _calls(run: Callable[[np.ndarray], object]) -> dict[float, Callable[[], obje
     return {seconds: call(seconds) for seconds in LENGTHS}
 
 
-def _runtime_cost(
-    measured: Measurements, runtime: Runtime, memory: MemoryCost, hardware: Hardware
+def fit_runtime(
+    measured: Measurements,
+    runtime: Runtime,
+    memory: MemoryCost,
+    *,
+    where: str,
+    how: str,
+    assumed_speed: AssumedSpeed | None = None,
 ) -> RuntimeCost:
-    fitted, whole, held_out = _observations(measured, runtime.key)
-    modules = fit_modules(fitted)
+    """Cost tables of a runtime: fitted to some probes, checked on the others.
+
+    Args:
+        measured: What was observed.
+        runtime: Which of its runtimes.
+        memory: Of the same runtime.
+        where: The machine, for the source.
+        how: The measurement, for the source.
+        assumed_speed: Where instructions were counted and this made times of them.
+    """
+    rows = 1 if assumed_speed is None else _rows_at_once(measured, runtime.key)
+    fitted, whole, held_out = _observations(measured, runtime.key, rows)
+    modules = fit_modules(fitted, PULL if assumed_speed is None else EXACT_PULL)
     scale = fit_scale(modules, whole)
     error: FitError = fit_error(modules, scale, held_out)
     spreads = [one.spread_percent for key, one in measured.timings.items() if key[0] == runtime.key]
@@ -196,11 +232,13 @@ def _runtime_cost(
         "noise %.1f %% mean, %.1f %% at worst", runtime.key, error.mean_percent,
         error.worst_percent, np.mean(spreads), np.max(spreads),
     )  # fmt: skip
+    today = datetime.now(UTC).date().isoformat()
+    what = "timings" if assumed_speed is None else "counts"
     return RuntimeCost(
-        provenance="measured",
+        provenance="measured" if assumed_speed is None else COUNTED,
         source=(
-            f"{_where(runtime, hardware)}; one pinned thread, CPU time, minimum over turns; "
-            f"fitted to {len(fitted)} timings of networks of dim {architecture.dim} with "
+            f"{today}, {where}, {runtime.name} {runtime.version}; {how}; "
+            f"fitted to {len(fitted)} {what} of networks of dim {architecture.dim} with "
             f"{architecture.num_blocks} blocks, checked on {len(held_out)} of held-out subnets"
         ),
         modules=modules,
@@ -210,18 +248,31 @@ def _runtime_cost(
         error_percent=round(error.mean_percent, 2),
         worst_error_percent=round(error.worst_percent, 2),
         spread_percent=round(float(np.mean(spreads)), 2),
+        rows_at_once=rows,
+        assumed_speed=assumed_speed,
     )
 
 
+def _rows_at_once(measured: Measurements, runtime: str) -> int:
+    """The tile height that explains counts best; noisy times could not tell."""
+
+    def error(rows: int) -> float:
+        fitted, _, _ = _observations(measured, runtime, rows)
+        return fit_error(fit_modules(fitted, EXACT_PULL), 1.0, fitted).mean_percent
+
+    return min(range(1, MAX_ROWS + 1), key=error)
+
+
 def _observations(
-    measured: Measurements, runtime: str
+    measured: Measurements, runtime: str, rows: int
 ) -> tuple[list[Observation], list[Observation], list[Observation]]:
     """To fit modules, to fit the scale, and held out."""
     fitted, whole, held_out = [], [], []
     for probe in measured.probes:
         for seconds in LENGTHS:
+            works = workload(probe.checkpoint.supernet.space, probe.trained.subnet, seconds)
             one = Observation(
-                works=workload(probe.checkpoint.supernet.space, probe.trained.subnet, seconds),
+                works=in_tiles(works, seconds, rows),
                 milliseconds=measured.timings[runtime, probe.trained.name, seconds].milliseconds,
             )
             if probe.held_out:
@@ -263,7 +314,10 @@ def _size(measured: Measurements, runtime: Runtime) -> SizeCost:
     )
 
 
-def _memory(measured: Measurements, runtime: Runtime, peak_memory: PeakMemory | None) -> MemoryCost:
+def fit_memory(
+    measured: Measurements, runtime: Runtime, peak_memory: PeakMemory | None
+) -> MemoryCost:
+    """Memory over weights and live activations, at `MEMORY_POINTS`; an estimate without figures."""
     if peak_memory is None:
         return MemoryCost(
             provenance="estimated",
@@ -309,17 +363,13 @@ def _fit_relative(
     )
 
 
-def _where(runtime: Runtime, hardware: Hardware) -> str:
-    today = datetime.now(UTC).date().isoformat()
-    return f"{today}, {hardware.soc.value}, {runtime.name} {runtime.version}"
-
-
-def _default_budget(hardware: Hardware) -> DefaultBudget:
+def default_budget(hardware: Hardware) -> DefaultBudget:
     """A tenth of real time and a tenth of the memory: what leaves room for everything else."""
-    seconds = 4.0
+    ram = hardware.ram_gb
     return DefaultBudget(
-        latency_ms=100 * seconds,
-        audio_seconds=seconds,
-        memory_mb=float(math.floor(100 * hardware.ram_gb.value)),
-        reason="a tenth of real time on one thread and a tenth of the memory",
+        latency_ms=100 * DEFAULT_AUDIO_SECONDS,
+        audio_seconds=DEFAULT_AUDIO_SECONDS,
+        memory_mb=None if ram is None else float(math.floor(100 * ram.value)),
+        reason="a tenth of real time on one thread"
+        + ("" if ram is None else " and a tenth of the memory"),
     )

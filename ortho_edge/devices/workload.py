@@ -5,7 +5,7 @@ that a module writes, elementwise operations counted where runtimes keep them ap
 memory traffic, and a fit absorbs what a runtime fuses.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -62,6 +62,18 @@ def workload(space: ComponentSpace, subnet: Subnet, seconds: float) -> tuple[Wor
                 _module(architecture, module.module, len(module.units), steps, units[module.module])
             )
     return (*works, fixed["norm"], fixed["ctc_head"])
+
+
+def in_tiles(works: tuple[Work, ...], seconds: float, rows: int) -> tuple[Work, ...]:
+    """The same modules on kernels that compute so many rows of a matrix product at once.
+
+    A linear layer has one row per encoder frame; it costs as much as the next multiple of `rows`.
+    """
+    if rows == 1:
+        return works
+    steps = subsampled_length(round(seconds * FRAMES_PER_SECOND))
+    idle = -steps % rows
+    return tuple(replace(work, flops=work.flops + 2 * idle * work.weights) for work in works)
 
 
 @lru_cache(maxsize=256)

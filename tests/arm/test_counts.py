@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from ortho_edge.devices.latency import predict_latency
+from ortho_edge.devices.profile import AssumedSpeed
 from ortho_export.arm.counts import counter, load_plugin, noise
 from ortho_export.arm.machines import Emulator, emulator
 from ortho_export.arm.toolchain import Bundle, tool
 from tests.arm.conftest import Programs
 from tests.arm.scope import CORES, SIZES
+from tests.devices.recorded import recorded_profile
 
 pytestmark = pytest.mark.arm
 
@@ -58,3 +61,22 @@ def test_counts_repeat_exactly_and_grow_with_the_audio(
     assert counts == counter(machine, bundle)(programs(SIZES[-1]), inputs)
     # As many as FLOPs, give or take: four multiply-accumulates take one instruction.
     assert 1e5 < counts[0] < counts[2] < 1e7
+
+
+@pytest.mark.export
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_a_profile_of_counted_probes_predicts_other_networks_at_other_lengths(
+    size: str, bundle: Bundle, programs: Programs, tmp_path: Path
+) -> None:
+    speed = AssumedSpeed(instructions_per_cycle=1.0, clock_ghz=1.0, source="1 instruction is 1 ns")
+    profile = recorded_profile(programs.checkpoint, tmp_path / "probes", speed)
+    subnet = programs.checkpoint.subnet(size).subnet
+    with emulator("cortex-a76") as machine:
+        lengths = [1.3, 2.2]
+        counts = counter(machine, bundle)(programs(size), [noise(one) for one in lengths])
+    for seconds, instructions in zip(lengths, counts, strict=True):
+        predicted = predict_latency(
+            profile, programs.checkpoint.supernet.space, subnet, seconds, "executorch"
+        )
+        assert predicted.milliseconds * 1e6 == pytest.approx(instructions, rel=0.01)

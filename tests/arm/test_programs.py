@@ -123,7 +123,7 @@ def test_the_command_compares_every_program_of_a_folder(
     ("arguments", "message"),
     [
         ({"check": Path("x.pte")}, "--check needs --on"),
-        ({"on": "cortex-a76"}, "--on needs --check"),
+        ({"on": "cortex-a76", "clock_ghz": 2.0}, "belong together"),
     ],
 )
 def test_a_half_named_check_is_refused(arguments: dict, message: str) -> None:

@@ -68,6 +68,7 @@ def test_a_shipped_profile_claims_no_measurement_of_the_device(device: str) -> N
             assert len(costs.source) > 100
             assert costs.error_percent is None
     for fact in (profile.hardware.soc, profile.hardware.ram_gb, *profile.hardware.cores):
+        assert fact is not None
         assert fact.source
     assert profile.budget.latency_ms is not None
     assert profile.budget.reason
@@ -166,7 +167,11 @@ MISTAKES = [
     ("budget.audio_seconds", math.inf, "audio_seconds must be finite"),
     ("runtimes", {}, "no runtime has a cost table"),
     ("runtimes.executorch", {}, "runtime 'executorch' has no precision"),
-    (f"{FP32}.provenance", "guessed", "must be one of measured, estimated, not 'guessed'"),
+    (
+        f"{FP32}.provenance",
+        "guessed",
+        "must be one of measured, estimated, instruction-count, not 'guessed'",
+    ),
     (f"{FP32}.provenance", "measured", "a measured table states error_percent"),
     (f"{FP32}.source", None, "the key 'source' is missing"),
     (f"{FP32}.scale", 0, "scale must be above 0"),

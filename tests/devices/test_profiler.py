@@ -244,12 +244,14 @@ def test_the_facts_of_a_host_come_from_the_system(tmp_path: Path) -> None:
     assert hardware.soc.value == "Example CPU @ 3.0GHz: rev 2"
     assert hardware.core.count == os.cpu_count()
     assert hardware.core.peak_gflops is None
+    assert hardware.ram_gb is not None
     assert hardware.ram_gb.value == pytest.approx(2.05, abs=0.005)
 
 
 def test_the_facts_of_a_host_without_proc_are_still_stated(tmp_path: Path) -> None:
     hardware = host_hardware(tmp_path / "none", tmp_path / "neither")
     assert hardware.soc.value
+    assert hardware.ram_gb is not None
     assert hardware.ram_gb.value > 0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ortho_edge.cli import UserError
 from ortho_edge.devices.catalogue import load_profile
-from ortho_edge.devices.profile import Budget, DeviceProfile
+from ortho_edge.devices.profile import COUNTED, AssumedSpeed, Budget, DeviceProfile
 from ortho_export import pipeline
 from ortho_export.artefact import load_artefact
 from ortho_export.executorch import Delegation
@@ -18,6 +18,7 @@ from ortho_export.facts import checkpoint_digest
 from ortho_export.manifest import read_manifest
 from ortho_export.measure import Latency, check_budget
 from ortho_export.parity import ParityError
+from ortho_export.report import table
 from ortho_export.results import EXECUTORCH, FILES, ONNXRUNTIME, Request
 from tests.export.tiny import LARGE, SMALL, Exported, bursts
 
@@ -109,6 +110,36 @@ def test_the_manifest_says_what_was_done(exported: Exported) -> None:
     assert {one["on_the_device"] for one in measured} == {False}
     parameters = sum(one.numel() for one in exported.encoder.parameters())
     assert manifest["parameters"] == parameters
+
+
+def test_a_counted_profile_prices_one_runtime_and_the_table_says_not_timed(
+    copy_artefacts: Callable[[Change], None], request_for: Request
+) -> None:
+    shipped = request_for.profile.runtimes[EXECUTORCH]["fp32"]
+    speed = AssumedSpeed(instructions_per_cycle=2.0, clock_ghz=2.4, source="a guess")
+    counted = dataclasses.replace(
+        shipped, provenance=COUNTED, error_percent=0.25, rows_at_once=7, assumed_speed=speed
+    )
+    profile = dataclasses.replace(
+        request_for.profile, name="a76", runtimes={EXECUTORCH: {"fp32": counted}}
+    )
+    request = dataclasses.replace(request_for, profile=profile)
+    with pytest.raises(UserError, match="'a76' has no figures for runtime 'onnxruntime'") as error:
+        pipeline.export(request)
+    assert "\n" not in str(error.value)
+    assert leftovers(request) == []
+    result = pipeline.export(dataclasses.replace(request, runtimes=(EXECUTORCH,)))
+    basis = (
+        "not timed: instructions counted (error 0.25 % of the count), at an assumed 2 per cycle "
+        "and 2.4 GHz"
+    )
+    line = next(one for one in table(result).splitlines() if one.startswith("predicted latency"))
+    assert line.endswith(basis)
+    manifest = read_manifest(request.out)
+    assert manifest is not None
+    assert manifest["latency"]["predicted"][0]["basis"] == basis
+    assert manifest["latency"]["predicted"][0]["assumed_speed"]["source"] == "a guess"
+    assert basis in (request.out / "model_card.md").read_text("utf-8")
 
 
 def test_a_new_export_replaces_the_old(

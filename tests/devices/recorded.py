@@ -1,0 +1,60 @@
+"""Instruction counts that were recorded once, and the profile that is fitted to them.
+
+Of every probe of the shipped checkpoint's architecture, of its trained sizes and of random subnets:
+ExecuTorch 1.5.1 on an emulated cortex-a76, by `ortho_export.arm.counts`, 2026-11-23.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
+from ortho_edge.components import ComponentSpace
+from ortho_edge.devices.counted import count_device
+from ortho_edge.devices.profile import AssumedSpeed, DeviceProfile
+from ortho_edge.devices.profiler import Runtime
+from ortho_edge.subnet import Subnet
+
+RECORDED: dict[str, dict[str, int]] = json.loads(
+    Path(__file__).with_name("counts.json").read_text("utf-8")
+)
+"""Instructions by network and seconds of audio."""
+RANDOM_SHARES = {"extra-0": 0.25, "extra-1": 0.5, "extra-2": 0.8}
+"""Share of the components that the random subnets keep; no profile is fitted to them."""
+
+
+def random_subnets(space: ComponentSpace) -> dict[str, Subnet]:
+    """Those that were counted."""
+    generator = np.random.default_rng(99)
+    return {
+        name: Subnet.of(
+            len(space),
+            generator.choice(len(space), round(share * len(space)), replace=False).tolist(),
+        )
+        for name, share in RANDOM_SHARES.items()
+    }
+
+
+def recorded_profile(checkpoint: Checkpoint, folder: Path, speed: AssumedSpeed) -> DeviceProfile:
+    """What the profiler makes of the recorded counts."""
+
+    def export(checkpoint: Checkpoint, trained: TrainedSubnet, folder: Path) -> Path:
+        file = folder / f"{trained.name}.pte"
+        file.write_bytes(b"a program")
+        return file
+
+    def count(file: Path, lengths: Sequence[float]) -> list[int]:
+        return [RECORDED[file.stem][f"{seconds:g}"] for seconds in lengths]
+
+    return count_device(
+        checkpoint,
+        Runtime(name="executorch", version="1.5.1", export=export, load=lambda file: print),
+        folder,
+        count,
+        core="cortex-a76",
+        counted_by="QEMU 1",
+        speed=speed,
+        peak_memory=lambda load, file, warm_up, seconds: 10.0 + seconds,
+    )
