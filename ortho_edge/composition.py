@@ -11,6 +11,7 @@ exact model whatever the tables hold: a multiple-choice knapsack with a row per 
 """
 
 import ctypes
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ortho_edge.checkpoint import TrainedSubnet
+from ortho_edge.cli import UserError
 from ortho_edge.components import MODULES, ComponentSpace, Module
 from ortho_edge.costs import CostModel, CostTable
 from ortho_edge.subnet import Subnet
@@ -33,6 +35,10 @@ ROUNDING = 1e-9
 The result is compared with the exact limit afterwards."""
 ATTEMPTS = 20
 TIME_LIMIT_SECONDS = 30.0
+TIMED_OUT = 1
+"""Status of `scipy.optimize.milp` when it stops at the time limit."""
+
+logger = logging.getLogger(__name__)
 
 Limits = Sequence[tuple[CostModel, float]]
 
@@ -77,6 +83,9 @@ def compose(
 
     Returns:
         A subnet of at least one component; None when none fits.
+
+    Raises:
+        UserError: The solver ran out of time before it found one.
     """
     options = _options(space, worth)
     rejected: list[tuple[int, ...]] = []
@@ -155,6 +164,15 @@ def _solve(
             bounds=Bounds(0, 1),
             constraints=constraints,
             options={"mip_rel_gap": 0.0, "time_limit": TIME_LIMIT_SECONDS},
+        )
+    if result.status == TIMED_OUT:
+        if result.x is None:
+            raise UserError(
+                f"no subnet within the budget was found in {TIME_LIMIT_SECONDS:g} s, "
+                "nor that there is none; widen a limit or name fewer"
+            )
+        logger.warning(
+            "the search for a subnet stopped after %g s: a better one may exist", TIME_LIMIT_SECONDS
         )
     if result.x is None:
         return None

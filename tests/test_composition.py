@@ -1,6 +1,7 @@
 """Composition against exhaustive search, and budgets that must never be exceeded."""
 
 import itertools
+import types
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ortho_edge import composition
 from ortho_edge.checkpoint import TrainedSubnet
+from ortho_edge.cli import UserError
 from ortho_edge.components import MODULES, ComponentSpace
 from ortho_edge.composition import closest, component_worth, compose, grown
 from ortho_edge.costs import CostModel, CostTable
@@ -173,3 +176,23 @@ def test_grown_adds_the_most_valuable_unit_of_each_module() -> None:
         place = SPACE.module_slice(one.block, one.module)
         assert worth[index] == worth[place].max()
     assert grown(SPACE, worth, SPACE.full()) == []
+
+
+def timed_out(x: np.ndarray | None) -> Any:
+    return lambda *_, **__: types.SimpleNamespace(status=composition.TIMED_OUT, x=x)
+
+
+def test_a_search_that_ran_out_of_time_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    space = TINY[0]
+    model = random_model(space, np.random.default_rng(0), "cost")
+    limits = [(model, model.total)]
+    worth = np.ones(len(space))
+    monkeypatch.setattr(composition, "milp", timed_out(None))
+    with pytest.raises(UserError, match="no subnet within the budget was found in 30 s"):
+        compose(space, worth, limits)
+    first_option = np.eye(1, 100)[0]
+    monkeypatch.setattr(composition, "milp", timed_out(first_option))
+    assert compose(space, worth, limits) == Subnet(len(space), (0,))
+    assert "a better one may exist" in caplog.text
