@@ -32,12 +32,13 @@ class Programs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoint = load_checkpoint(shipped_checkpoint())
+        self.files: dict[str, Path] = {}
 
     def __call__(self, size: str) -> Path:
-        file = self.folder / f"{size}.pte"
-        if not file.exists():
-            export_program(self.checkpoint, self.checkpoint.subnet(size), self.folder)
-        return file
+        if size not in self.files:
+            subnet = self.checkpoint.subnet(size)
+            self.files[size] = export_program(self.checkpoint, subnet, self.folder)
+        return self.files[size]
 
 
 @pytest.fixture(scope="session")
