@@ -78,7 +78,8 @@ def test_the_operators_that_a_small_build_needs(converted: tuple[bytes, str]) ->
 def request_for(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """A request whose slow steps copy what was made already."""
 
-    def write(runtime: str, model: object, folder: Path) -> Delegation | None:
+    def write(runtime: str, model: object, folder: Path, precision: str) -> Delegation | None:
+        assert precision == "fp32"
         name = "model.pte" if runtime == EXECUTORCH else "model.onnx"
         (folder / name).write_bytes((exported.folder / name).read_bytes())
         return None
