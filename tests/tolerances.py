@@ -59,6 +59,11 @@ TOLERANCES: dict[str, Tolerance] = {
     "parity_float32": Tolerance(
         rtol=0.0, atol=1e-3, reason="the contract of export: log-probs of another runtime's kernels"
     ),
+    "instruction_counts": Tolerance(
+        rtol=1e-3,
+        atol=0.0,
+        reason="now and then a few hundred more, probably for a lock: 333 of 5.1 million seen",
+    ),
     "arm_float32": Tolerance(
         rtol=0.0,
         atol=1e-4,

@@ -1,6 +1,6 @@
 """A profile from instruction counts: count probes' instructions, fit, turn counts into time.
 
-Only the counts are exact. The time of an instruction is an assumption that the profile states.
+Only the counts are known. The time of an instruction is an assumption that the profile states.
 """
 
 from collections.abc import Callable, Sequence

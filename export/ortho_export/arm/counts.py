@@ -1,8 +1,9 @@
-"""Exact instruction counts of inferences on an emulated Arm core.
+"""Instruction counts of inferences on an emulated Arm core.
 
 A plugin, compiled for the QEMU that is installed, counts what is executed between the marks that
-the runner sets around each inference. Counts repeat exactly; they say nothing about caches, memory
-or how many instructions a core executes per cycle.
+the runner sets around each inference. Counts repeat, but for a few hundred instructions now and
+then (probably for a lock); they say nothing about caches, memory or how many instructions a core
+executes per cycle.
 """
 
 import dataclasses
