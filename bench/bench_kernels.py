@@ -28,12 +28,7 @@ def test_forward_and_backward(
     size = Size(subnets=4, batch=2, frames=100, dim=256, active=active)
     problem = make_problem(operation, size, CPU, torch.float32)
     run = implementation(problem)
-    leaves = list(problem.tensors.values())
-
-    def step() -> None:
-        torch.autograd.grad(run(problem.tensors), leaves, problem.upstream, materialize_grads=True)
-
-    benchmark(step)
+    benchmark(problem.with_gradients, run)
     benchmark.extra_info.update(operation=operation, active=active)
 
 

@@ -1,4 +1,4 @@
-"""Measures the kernels on a GPU: `python bench/gpu.py`, at most eight minutes, no network.
+"""Measures the kernels on a GPU: `python bench/gpu.py`, some eight minutes, no network.
 
 In this order: the roofs of the machine; every kernel against float64 in float32, tf32, float16 and
 bfloat16; one training step of a 12-block, 512-wide supernet; times of the operations against the

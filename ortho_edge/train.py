@@ -60,6 +60,7 @@ def main(arguments: Arguments) -> None:
     from ortho_edge.training.corpora import DataOptions
     from ortho_edge.training.recipes import recipe
     from ortho_edge.training.trainer import Trainer
+    from ortho_kernels.dispatch import requested
 
     chosen = recipe(arguments.recipe)
     changes = {
@@ -77,6 +78,7 @@ def main(arguments: Arguments) -> None:
     if arguments.subnet_of is not None:
         changes["kept"] = _kept(arguments.subnet_of, arguments.targets)
     try:
+        requested()
         chosen = replace(chosen, training=replace(chosen.training, **changes))
     except ValueError as error:
         raise UserError(str(error)) from error

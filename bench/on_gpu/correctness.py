@@ -90,7 +90,7 @@ def check_operation(problem: Problem, precision: str, label: str) -> list[Check]
         precision: Key of `FLOOR`.
         label: Of the problem, for the report.
     """
-    exact = _gradients(problem, compact(problem), problem.cast(torch.float64))
+    exact = problem.with_gradients(compact(problem), problem.cast(torch.float64))
     with tf32(precision == "tf32"), autocast(problem):
         with kernels("reference"):
             reference = problem.with_gradients()
@@ -105,15 +105,6 @@ def check_operation(problem: Problem, precision: str, label: str) -> list[Check]
         errors = relative_rms(mine, truth), relative_rms(theirs, truth)
         checks.append(Check(problem.operation, precision, label, name, *errors))
     return checks
-
-
-def _gradients(problem: Problem, run, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    output = run(tensors)
-    upstream = problem.upstream.to(output.dtype)
-    gradients = torch.autograd.grad(
-        output, list(tensors.values()), upstream, materialize_grads=True
-    )
-    return output.detach(), *gradients
 
 
 PRECISIONS = {

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from bench.on_gpu.baselines import Run, autocast, baselines
 from bench.on_gpu.correctness import kernels
@@ -117,16 +116,13 @@ def _time(problem: Problem, roofs: Roofs, *, autotune: bool, rehearsal: bool) ->
 
 def _forward_and_step(problem: Problem, run: Run) -> tuple[float, float]:
     device = problem.lengths.device
-    leaves: list[Tensor] = list(problem.tensors.values())
-    upstream = problem.upstream
 
     def forward() -> None:
         with torch.no_grad():
             run(problem.tensors)
 
     def step() -> None:
-        output = run(problem.tensors)
-        torch.autograd.grad(output, leaves, upstream.to(output.dtype), materialize_grads=True)
+        problem.with_gradients(run)
 
     forward()
     step()

@@ -19,7 +19,7 @@ OPERATIONS = ("gated_ffn", "gated_conv", "gated_attention")
 HEAD_DIM = 64
 CHUNKS = 8
 KERNEL_SIZE = 31
-MASKED_RUNS: dict[str, Callable[..., Tensor]] = {
+RUNS: dict[str, Callable[..., Tensor]] = {
     "gated_ffn": gated_ffn,
     "gated_conv": gated_conv,
     "gated_attention": gated_attention,
@@ -44,11 +44,6 @@ class Size:
     frames: int = 400
     dim: int = 512
     active: float = 1.0
-
-    @property
-    def rows(self) -> int:
-        """S B T."""
-        return self.subnets * self.batch * self.frames
 
 
 @dataclass(frozen=True)
@@ -76,17 +71,21 @@ class Problem:
         """(B, T), True at real frames."""
         return torch.arange(self.size.frames, device=self.lengths.device) < self.lengths[:, None]
 
-    def call(self, tensors: dict[str, Tensor], work: WorkList | None = None) -> Tensor:
+    def call(self, tensors: dict[str, Tensor]) -> Tensor:
         """The output (S, B, T, D): the operation with its residual, as in a block."""
         more: dict[str, Any] = {} if self.operation == "gated_ffn" else {"lengths": self.lengths}
         scale = 0.5 if self.operation == "gated_ffn" else 1.0
-        run = MASKED_RUNS[self.operation]
-        return run(**tensors, work=work or self.work, scale=scale, **more)
+        run = RUNS[self.operation]
+        return run(**tensors, work=self.work, scale=scale, **more)
 
-    def with_gradients(self, tensors: dict[str, Tensor] | None = None) -> tuple[Tensor, ...]:
-        """The output, then the gradient of every tensor."""
+    def with_gradients(
+        self,
+        run: Callable[[dict[str, Tensor]], Tensor] | None = None,
+        tensors: dict[str, Tensor] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The output, then the gradient of every tensor; by the operation, or by another `run`."""
         leaves = tensors or self.tensors
-        output = self.call(leaves)
+        output = (run or self.call)(leaves)
         gradients = torch.autograd.grad(
             output, list(leaves.values()), self.upstream.to(output.dtype), materialize_grads=True
         )
@@ -96,13 +95,13 @@ class Problem:
         """The inputs in another type: activations and matrices; the rest stays in float32."""
         return {
             name: tensor.detach()
-            .to(dtype if name in MATRICES or dtype == torch.float64 else torch.float32)
+            .to(dtype if name in ROUNDED or dtype == torch.float64 else torch.float32)
             .requires_grad_()
             for name, tensor in self.tensors.items()
         }
 
 
-MATRICES = ("x", "residual", "w1", "w2", "w_qkv", "w_out", "w_in")
+ROUNDED = ("x", "residual", "w1", "w2", "w_qkv", "w_out", "w_in")
 
 
 def make_problem(

@@ -127,3 +127,17 @@ def test_train_names_the_mistake_and_writes_nothing(
     assert len(error) == 1
     assert message in error[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_train_names_an_unknown_choice_of_kernels(
+    command: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORTHO_KERNELS", "cuda")
+    assert command(train, "digits") == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error == ["error: ORTHO_KERNELS is 'cuda'; choose from auto, triton, reference"]
+    assert not list(tmp_path.iterdir())
