@@ -98,12 +98,19 @@ def string_lengths(progress: float) -> tuple[int, int]:
     return (1, 5) if progress < 0.12 else (3, 8)
 
 
-def digits_corpus(options: DataOptions) -> Corpus:
+def digits_corpus(
+    options: DataOptions, *, digit_copies: int = 4, other_sentences: int = 360
+) -> Corpus:
     """Digit strings of few voices, made many by augmentation, and speech of many speakers.
 
     An epoch holds strings concatenated from FSDD recordings (without `HELD_OUT_SPEAKER`), strings
     of synthesised voices where `options.synthetic` names them, the digit sentences of
     speechocean762 several times and a sample of its other sentences, spelled in characters.
+
+    Args:
+        options: Where data is.
+        digit_copies: How often an epoch holds each digit sentence of speechocean762.
+        other_sentences: How many of its other sentences an epoch holds.
     """
     root = corpora.data_root(options.root)
     fsdd = corpora.fsdd(root)
@@ -112,7 +119,7 @@ def digits_corpus(options: DataOptions) -> Corpus:
     takes = corpora.fsdd(root, speakers=speakers, takes=TRAINING_TAKES).to_eager()
     sentences = corpora.speechocean762(root, "train").to_eager()
     digit_sentences = _filtered(sentences, lambda cut: is_digits(_text(cut)))
-    other_sentences = _filtered(sentences, lambda cut: not is_digits(_text(cut)))
+    others = _filtered(sentences, lambda cut: not is_digits(_text(cut)))
     voices = _SyntheticVoices.load(options.synthetic)
 
     def training_cuts(epoch: int, progress: float) -> CutSet:
@@ -121,12 +128,10 @@ def digits_corpus(options: DataOptions) -> Corpus:
         cuts = _strings(takes, round(3600 / (low + high)), low, high, epoch, "fsdd")
         cuts += _strings(takes, 150, 1, 2, epoch + 10_000, "short")
         cuts += voices.training(epoch, rng, low, high)
-        cuts += _repeated(digit_sentences, 4)
+        cuts += _repeated(digit_sentences, digit_copies)
         if progress >= 0.05:
-            chosen = rng.choice(
-                len(other_sentences), size=min(360, len(other_sentences)), replace=False
-            )
-            cuts += [other_sentences[index] for index in chosen]
+            chosen = rng.choice(len(others), size=min(other_sentences, len(others)), replace=False)
+            cuts += [others[index] for index in chosen]
         return CutSet.from_cuts(cuts)
 
     dev_takes = corpora.fsdd(root, speakers=speakers, takes=TEST_TAKES).to_eager()
