@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.components import ComponentSpace
 from ortho_edge.devices.latency import (
+    MEMORY_BASIS,
     Prediction,
     figured_precision,
     predict_footprint,
     predict_latency,
 )
-from ortho_edge.devices.profile import Budget, DeviceProfile
+from ortho_edge.devices.profile import Budget, DeviceProfile, Provenance
 
 METRIC = "dev_wer"
 _WORDS = {
@@ -34,6 +35,7 @@ class Candidate:
         flops_share: Of the full network.
         latency: Prediction per runtime.
         memory_mb: Of the runtime that needs most, like `size_mb`.
+        memory_provenance: How that figure came about.
     """
 
     trained: TrainedSubnet
@@ -42,12 +44,18 @@ class Candidate:
     flops_share: float
     latency: tuple[Prediction, ...]
     memory_mb: float
+    memory_provenance: Provenance
     size_mb: float
 
     @property
     def latency_ms(self) -> float:
         """Latency of the slowest runtime."""
         return max(prediction.milliseconds for prediction in self.latency)
+
+    @property
+    def memory_basis(self) -> str:
+        """What the memory rests on, in words."""
+        return MEMORY_BASIS[self.memory_provenance]
 
     @property
     def error_rate(self) -> float | None:
@@ -126,6 +134,7 @@ def candidate(
     prints = [
         predict_footprint(profile, space, subnet, seconds, name, precision) for name in runtimes
     ]
+    fullest = max(prints, key=lambda one: one.memory_mb)
     flops = space.flops(subnet, seconds)
     return Candidate(
         trained=trained,
@@ -138,7 +147,8 @@ def candidate(
             )
             for name in runtimes
         ),
-        memory_mb=max(one.memory_mb for one in prints),
+        memory_mb=fullest.memory_mb,
+        memory_provenance=fullest.memory_provenance,
         size_mb=max(one.size_mb for one in prints),
     )
 

@@ -22,7 +22,7 @@ class Front:
     """What every trained subnet costs on a device.
 
     Attributes:
-        basis: What the latencies rest on.
+        basis: What latencies and memory rest on.
         candidates: The cheapest first; each has an error rate.
     """
 
@@ -76,7 +76,7 @@ def fronts(checkpoint: Checkpoint, demands: Sequence[Demand]) -> list[Front]:
         found.append(
             Front(
                 device=demand.profile.name,
-                basis=" and ".join(sources),
+                basis=f"{' and '.join(sources)}; memory {candidates[0].memory_basis}",
                 budget=demand.budget,
                 candidates=candidates,
             )
@@ -90,7 +90,7 @@ def front_table(found: Sequence[Front]) -> str:
     for front in found:
         seconds = f"{front.budget.audio_seconds:g} s"
         lines.append(
-            f"{front.device}, {seconds} of audio, {front.basis}; "
+            f"{front.device}, {seconds} of audio, {front.basis}. "
             "* on the Pareto front, - over the budget"
         )
         lines.append(

@@ -90,7 +90,8 @@ def _lines(
         sources = sorted({prediction.basis for prediction in one.chosen.latency})
         lines.append(
             f"  {one.device}: {one.chosen.latency_ms:.4g} ms for {seconds:g} s of audio "
-            f"(RTF {one.chosen.latency_ms / 1000 / seconds:.2g}), {' and '.join(sources)}"
+            f"(RTF {one.chosen.latency_ms / 1000 / seconds:.2g}), {' and '.join(sources)}; "
+            f"memory {one.chosen.memory_basis}"
         )
         lines += [f"    {line}" for line in one.slack()]
         lines.append(f"    {one.next_size()}")

@@ -51,12 +51,13 @@ def candidate(
                 milliseconds=one,
                 seconds=4.0,
                 runtime=f"r{index}",
-                provenance="estimated",
+                provenance="analytic",
                 source="",
             )
             for index, one in enumerate(latency)
         ),
         memory_mb=memory,
+        memory_provenance="analytic",
         size_mb=size,
     )
 

@@ -139,7 +139,11 @@ def _costs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             f"{one['milliseconds']:.2f} ms for {one['seconds']:g} s of audio",
             f"measured on the exporting host ({place}): {one['where']}, one thread",
         )
-    yield "memory", f"{memory['predicted']:.1f} MB", f"predicted for {manifest['device']}"
+    yield (
+        "memory",
+        f"{memory['predicted']:.1f} MB",
+        f"predicted for {manifest['device']}, {memory['basis']}",
+    )
     for runtime, megabytes in memory["measured"].items():
         yield f"memory, {runtime}", f"{megabytes:.1f} MB", "measured on the exporting host"
     for name, stated in manifest["files"].items():

@@ -119,7 +119,8 @@ def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
 
 
 def _memory_rows(export: Export) -> Iterator[tuple[str, str]]:
-    yield "predicted memory", f"{export.selection.chosen.memory_mb:.1f} MB"
+    chosen = export.selection.chosen
+    yield "predicted memory", f"{chosen.memory_mb:.1f} MB, {chosen.memory_basis}"
     for runtime, megabytes in export.memory_mb.items():
         yield f"measured memory, {runtime}", f"{megabytes:.1f} MB on this host"
 
@@ -169,6 +170,8 @@ def describe(export: Export, folder: Path) -> dict[str, Any]:
         },
         "memory_mb": {
             "predicted": selection.chosen.memory_mb,
+            "provenance": selection.chosen.memory_provenance,
+            "basis": selection.chosen.memory_basis,
             "measured": dict(export.memory_mb),
         },
         "bounds": {

@@ -14,6 +14,10 @@ logger = logging.getLogger(__name__)
 
 HOST = "host"
 HOST_COMMAND = "python -m ortho_edge.profile"
+FROM_VERSION_1 = (
+    ': write schema_version = 2 and provenance = "analytic" for "estimated", '
+    "or make the profile again"
+)
 
 
 def shipped_folder() -> Path:
@@ -85,9 +89,10 @@ def read_profile(path: Path) -> DeviceProfile:
         raise UserError(f"device profile {path} cannot be read: {error}") from error
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
+        hint = FROM_VERSION_1 if version == 1 else ""
         raise UserError(
             f"device profile {path} has schema_version {version}; "
-            f"this version reads {SCHEMA_VERSION}"
+            f"this version reads {SCHEMA_VERSION}{hint}"
         )
     return read_table(DeviceProfile, content, str(path))
 

@@ -149,4 +149,4 @@ def _memory(measured: Measurements, runtime: Runtime, peak_memory: PeakMemory | 
         peak_memory = peak_memory_mb
     memory = fit_memory(measured, runtime, peak_memory)
     source = f"as on {host_hardware().soc.value}: {memory.source}"
-    return replace(memory, provenance="estimated", source=source)
+    return replace(memory, provenance="analytic", source=source)

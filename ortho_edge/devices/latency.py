@@ -1,12 +1,16 @@
 """Predicted latency, memory and file size of a subnet on a device, each with its provenance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ortho_edge.cli import UserError
 from ortho_edge.components import ComponentSpace
 from ortho_edge.devices.file_sizes import QUANTISED
 from ortho_edge.devices.profile import (
+    ANALYTIC,
+    COUNTED,
+    MEASURED,
+    VELA,
     AssumedSpeed,
     DeviceProfile,
     ModuleCost,
@@ -17,6 +21,14 @@ from ortho_edge.devices.profile import (
 from ortho_edge.devices.workload import BYTES, Work, in_tiles, workload
 from ortho_edge.subnet import Subnet
 
+MEMORY_BASIS: Mapping[Provenance, str] = {
+    MEASURED: "from measured figures",
+    COUNTED: "not measured on the device",
+    VELA: "not measured: as Vela allocates it",
+    ANALYTIC: "not measured: an analytic estimate",
+}
+"""What a predicted memory rests on, in words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -25,12 +37,12 @@ class Prediction:
     Attributes:
         milliseconds: For one utterance, one thread.
         seconds: Length of the utterance.
-        provenance: Whether the profile's figures were measured on the device, estimated, or
-            instructions were counted.
+        provenance: How the profile's figures came about.
         source: From which figures.
-        error_percent: Mean error on held-out subnets; None for an estimate.
+        error_percent: Mean error on held-out subnets; None where nothing was measured or counted.
         precision: Whose figures they are.
-        assumed_speed: What made time of counted instructions; then the error is that of counts.
+        assumed_speed: What made time of counted instructions or of Vela's cycles; then the error is
+            that of counts.
     """
 
     milliseconds: float
@@ -44,14 +56,20 @@ class Prediction:
 
     @property
     def basis(self) -> str:
-        """What the figure rests on, in words."""
+        """What the figure rests on, in words; only a measured one may sound like a timing."""
         speed = self.assumed_speed
+        if self.provenance == MEASURED:
+            return f"from measured figures, error {self.error_percent} %"
         if speed is None:
-            error = "" if self.error_percent is None else f", error {self.error_percent:g} %"
-            return f"from {self.provenance} figures{error}"
+            return "not timed: an analytic estimate"
+        if self.provenance == VELA:
+            return (
+                f"not timed: from Vela's cycles (error {self.error_percent} % of the cycles), at "
+                f"an assumed {speed.clock_ghz:g} GHz"
+            )
         return (
-            f"not timed: instructions counted (error {self.error_percent:g} % of the count), at "
-            f"an assumed {speed.instructions_per_cycle:g} per cycle and {speed.clock_ghz:g} GHz"
+            f"not timed: instructions counted (error {self.error_percent} % of the count), at an "
+            f"assumed {speed.instructions_per_cycle:g} per cycle and {speed.clock_ghz:g} GHz"
         )
 
 

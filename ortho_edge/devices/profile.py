@@ -5,7 +5,7 @@ us_per_activation_mb * MB of activations`, and that of a network is `scale` time
 modules. FLOPs and bytes of a module follow from the architecture, the kept components and the
 number of encoder frames T' (`ortho_edge.devices.workload`): feed-forward modules come out linear in
 chunks and T', attention linear in heads with a term in T' squared. So one profile serves every
-architecture of the family. Every table says whether it was measured or estimated, and from what.
+architecture of the family. Every table says how its figures came about, and from what.
 
 Units: MB is 10^6 bytes, us is microseconds.
 """
@@ -15,11 +15,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-Provenance = Literal["measured", "estimated", "instruction-count"]
+Provenance = Literal["measured", "instruction-count", "vela", "analytic"]
+MEASURED: Provenance = "measured"
+"""On the device itself."""
 COUNTED: Provenance = "instruction-count"
 """Instructions were counted and turned into time by an assumed speed."""
+VELA: Provenance = "vela"
+"""Cycles and memory that Arm's Vela compiler states, cycles turned into time by a stated clock."""
+ANALYTIC: Provenance = "analytic"
+"""Computed from public figures."""
 Kind = Literal["front_end", "ffn", "conv", "mhsa", "norm", "ctc_head"]
 
 KINDS: tuple[Kind, ...] = ("front_end", "ffn", "conv", "mhsa", "norm", "ctc_head")
@@ -168,24 +174,27 @@ class SizeCost:
 
 @dataclass(frozen=True, kw_only=True)
 class AssumedSpeed:
-    """What turns counted instructions into time; nobody measured it.
+    """What turns counted instructions, or Vela's cycles, into time; nobody measured it.
 
-    A latency in us is instructions / (1000 * instructions_per_cycle * clock_ghz).
+    A latency in us is instructions / (1000 * instructions_per_cycle * clock_ghz), or cycles / (1000
+    * clock_ghz).
     """
 
-    instructions_per_cycle: float
     clock_ghz: float
     source: str
+    instructions_per_cycle: float | None = None
+    """Of counted instructions; cycles need none."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when a figure is not above 0."""
         for name in ("instructions_per_cycle", "clock_ghz"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"{name} must be above 0, not {value}")
+            _require(value is None or 0 < value < math.inf, f"{name} must be above 0, not {value}")
 
-    def milliseconds(self, instructions: float) -> float:
-        """How long instructions take at this speed."""
-        return instructions / (1e6 * self.instructions_per_cycle * self.clock_ghz)
+    def milliseconds(self, count: float) -> float:
+        """How long that many instructions, or cycles, take at this speed."""
+        per_cycle = 1.0 if self.instructions_per_cycle is None else self.instructions_per_cycle
+        return count / (1e6 * per_cycle * self.clock_ghz)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +218,7 @@ class RuntimeCost:
     rows_at_once: int = 1
     """Rows of a matrix product that the kernels compute together: FLOPs are those of full tiles."""
     assumed_speed: AssumedSpeed | None = None
-    """Only where instructions were counted; then the errors are those of the counts."""
+    """Only of counted instructions and of Vela's cycles; then the errors are those of counts."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when a kind is missing or unknown, or a figure is out of range."""
@@ -220,15 +229,19 @@ class RuntimeCost:
             _require(kind in KINDS, f"unknown module kind {kind!r}; known: {', '.join(KINDS)}")
         for kind in KINDS:
             _require(kind in self.modules, f"the table modules.{kind} is missing")
-        if self.provenance in ("measured", COUNTED):
-            _require(
-                self.error_percent is not None,
-                f"a {'counted' if self.provenance == COUNTED else 'measured'} table states "
-                "error_percent",
-            )
         _require(
-            (self.provenance == COUNTED) == (self.assumed_speed is not None),
-            f"assumed_speed belongs to the provenance {COUNTED!r} and to no other",
+            self.provenance == ANALYTIC or self.error_percent is not None,
+            f"a table of provenance {self.provenance!r} states error_percent",
+        )
+        speed = self.assumed_speed
+        _require(
+            (self.provenance in (COUNTED, VELA)) == (speed is not None),
+            f"assumed_speed belongs to the provenances {COUNTED!r} and {VELA!r}",
+        )
+        _require(
+            speed is None
+            or (self.provenance == COUNTED) == (speed.instructions_per_cycle is not None),
+            f"instructions_per_cycle belongs to the provenance {COUNTED!r}",
         )
 
 

@@ -317,10 +317,10 @@ def _size(measured: Measurements, runtime: Runtime) -> SizeCost:
 def fit_memory(
     measured: Measurements, runtime: Runtime, peak_memory: PeakMemory | None
 ) -> MemoryCost:
-    """Memory over weights and live activations, at `MEMORY_POINTS`; an estimate without figures."""
+    """Memory over weights and live activations, at `MEMORY_POINTS`; analytic without figures."""
     if peak_memory is None:
         return MemoryCost(
-            provenance="estimated",
+            provenance="analytic",
             source="this system records no peak memory: weights and activations counted twice",
             fixed_mb=5.0, weight_copies=2.0, activation_copies=2.0,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,8 +16,13 @@ from ortho_edge.components import ComponentSpace
 from ortho_edge.conformer.architecture import Architecture, subsampled_length
 from ortho_edge.devices.catalogue import load_profile, profile_text, read_profile
 from ortho_edge.devices.counted import assumed_speed, count_device
-from ortho_edge.devices.latency import predict_latency
-from ortho_edge.devices.profile import COUNTED, AssumedSpeed, DeviceProfile
+from ortho_edge.devices.latency import (
+    MEMORY_BASIS,
+    Prediction,
+    predict_footprint,
+    predict_latency,
+)
+from ortho_edge.devices.profile import COUNTED, AssumedSpeed, DeviceProfile, Provenance
 from ortho_edge.devices.profiler import Runtime
 from ortho_edge.devices.workload import in_tiles, workload
 from ortho_edge.subnet import Subnet
@@ -44,7 +50,7 @@ def predicted_count(profile: DeviceProfile, space: ComponentSpace, one: Subnet, 
     speed = profile.runtimes["executorch"]["fp32"].assumed_speed
     assert speed is not None
     milliseconds = predict_latency(profile, space, one, s, "executorch").milliseconds
-    return milliseconds * 1e6 * speed.instructions_per_cycle * speed.clock_ghz
+    return milliseconds / speed.milliseconds(1.0)
 
 
 def test_counts_of_trained_sizes_and_random_subnets_are_predicted_within_one_per_cent(
@@ -72,7 +78,7 @@ def test_a_counted_profile_says_what_is_counted_and_what_assumed(profile: Device
     assert "timings" not in costs.source
     assert costs.error_percent is not None
     assert costs.error_percent < 1
-    assert costs.memory.provenance == "estimated"
+    assert costs.memory.provenance == "analytic"
     assert profile.hardware.ram_gb is None
     assert profile.budget.memory_mb is None
     assert set(profile.runtimes) == {"executorch"}
@@ -86,7 +92,48 @@ def test_nobody_takes_an_assumed_time_for_a_measured_one(profile: DeviceProfile)
     assert one.basis.endswith("at an assumed 2 per cycle and 2.5 GHz")
     assert "measured" not in one.basis + profile.description
     estimate = predict_latency(load_profile("pixel8"), space, space.full(), 4.0, "executorch")
-    assert estimate.basis == "from estimated figures"
+    assert estimate.basis == "not timed: an analytic estimate"
+
+
+def test_nobody_takes_the_cycles_of_vela_for_a_timing(profile: DeviceProfile) -> None:
+    space = ComponentSpace(STRIDED)
+    counted = profile.runtimes["executorch"]["fp32"]
+    vela = dataclasses.replace(
+        counted,
+        provenance="vela",
+        error_percent=0.5,
+        memory=dataclasses.replace(counted.memory, provenance="vela"),
+        assumed_speed=AssumedSpeed(clock_ghz=0.5, source="a data sheet"),
+    )
+    stated = dataclasses.replace(profile, runtimes={"executorch": {"fp32": vela}})
+    one = predict_latency(stated, space, space.full(), 4.0, "executorch")
+    assert one.basis == (
+        "not timed: from Vela's cycles (error 0.5 % of the cycles), at an assumed 0.5 GHz"
+    )
+    memory = predict_footprint(stated, space, space.full(), 4.0, "executorch").memory_provenance
+    assert MEMORY_BASIS[memory] == "not measured: as Vela allocates it"
+
+
+@pytest.mark.parametrize("provenance", get_args(Provenance))
+def test_only_what_was_measured_reads_like_a_measurement(provenance: Provenance) -> None:
+    one = Prediction(
+        milliseconds=1.0,
+        seconds=1.0,
+        runtime="executorch",
+        provenance=provenance,
+        source="",
+        error_percent=1.0,
+        assumed_speed=SPEED if provenance in ("instruction-count", "vela") else None,
+    )
+    is_measured = provenance == "measured"
+    assert one.basis.startswith("from measured figures") == is_measured
+    assert one.basis.startswith("not timed: ") != is_measured
+    assert MEMORY_BASIS[provenance].startswith("not measured") != is_measured
+
+
+def test_cycles_become_time_by_the_clock_alone() -> None:
+    assert AssumedSpeed(clock_ghz=0.5, source="").milliseconds(3e6) == pytest.approx(6.0)
+    assert SPEED.milliseconds(3e6) == pytest.approx(0.6)
 
 
 def test_another_assumed_speed_scales_the_times_and_nothing_else(
@@ -154,10 +201,18 @@ def test_linear_layers_are_padded_to_whole_tiles_and_nothing_else(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"assumed_speed": None}, "assumed_speed belongs to the provenance 'instruction-count'"),
-        ({"provenance": "measured"}, "assumed_speed belongs to the provenance 'instruction-count'"),
-        ({"error_percent": None}, "a counted table states error_percent"),
+        ({"assumed_speed": None}, "assumed_speed belongs to the provenances 'instruction-count'"),
+        (
+            {"provenance": "measured"},
+            "assumed_speed belongs to the provenances 'instruction-count'",
+        ),
+        ({"error_percent": None}, "a table of provenance 'instruction-count' states error_percent"),
         ({"rows_at_once": 0}, "rows_at_once must be above 0"),
+        ({"provenance": "vela"}, "instructions_per_cycle belongs to the provenance"),
+        (
+            {"assumed_speed": dataclasses.replace(SPEED, instructions_per_cycle=None)},
+            "instructions_per_cycle belongs to the provenance 'instruction-count'",
+        ),
     ],
 )
 def test_a_table_that_hides_what_its_times_rest_on_is_refused(

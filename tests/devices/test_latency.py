@@ -161,7 +161,7 @@ def test_a_prediction_says_where_its_figures_come_from() -> None:
     profile = load_profile("pixel8")
     space = ComponentSpace(STRIDED)
     prediction = predict_latency(profile, space, space.full(), 4.0, "onnxruntime")
-    assert prediction.provenance == "estimated"
+    assert prediction.provenance == "analytic"
     assert "93.1 GFLOP/s" in prediction.source
     assert (prediction.runtime, prediction.seconds) == ("onnxruntime", 4.0)
     assert prediction.error_percent is None
@@ -188,7 +188,7 @@ def test_the_footprint_worked_out_by_hand() -> None:
     assert footprint.memory_mb == pytest.approx(3 + 2 * 4 * parameters / 1e6 + 5 * 4 * live / 1e6)
     graph = 20e3 + 4 * 3e3 + 2 * 7e3
     assert footprint.size_mb == pytest.approx((4.5 * parameters + graph) / 1e6)
-    assert footprint.memory_provenance == "estimated"
+    assert footprint.memory_provenance == "analytic"
     assert footprint.size_provenance == costs.size.provenance
 
     # The matrices of the front end and the head take a byte and a half, an output three more.

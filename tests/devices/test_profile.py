@@ -21,7 +21,7 @@ from ortho_edge.devices.catalogue import (
     shipped_folder,
     user_folder,
 )
-from ortho_edge.devices.profile import KINDS, DeviceProfile
+from ortho_edge.devices.profile import KINDS, SCHEMA_VERSION, DeviceProfile
 from ortho_edge.devices.tables import read_table, write_table
 
 SHIPPED = sorted(path.stem for path in shipped_folder().glob("*.toml"))
@@ -63,8 +63,8 @@ def test_a_shipped_profile_claims_no_measurement_of_the_device(device: str) -> N
     assert set(profile.runtimes) == {"executorch", "onnxruntime"}
     for precisions in profile.runtimes.values():
         for costs in precisions.values():
-            assert costs.provenance == "estimated"
-            assert costs.memory.provenance == "estimated"
+            assert costs.provenance == "analytic"
+            assert costs.memory.provenance == "analytic"
             assert len(costs.source) > 100
             assert costs.error_percent is None
     for fact in (profile.hardware.soc, profile.hardware.ram_gb, *profile.hardware.cores):
@@ -149,7 +149,13 @@ def setting(path: str, value: object) -> Callable[[dict[str, Any]], None]:
 
 FP32 = "runtimes.executorch.fp32"
 MISTAKES = [
-    ("schema_version", 7, "schema_version 7; this version reads 1"),
+    ("schema_version", 7, "schema_version 7; this version reads 2$"),
+    (
+        "schema_version",
+        1,
+        r'reads 2: write schema_version = 2 and provenance = "analytic" for "estimated", or make '
+        "the profile again",
+    ),
     ("schema_version", None, "schema_version None"),
     ("colour", "red", "unknown key 'colour'; known: schema_version, name"),
     ("name", None, "the key 'name' is missing"),
@@ -170,9 +176,10 @@ MISTAKES = [
     (
         f"{FP32}.provenance",
         "guessed",
-        "must be one of measured, estimated, instruction-count, not 'guessed'",
+        "must be one of measured, instruction-count, vela, analytic, not 'guessed'",
     ),
-    (f"{FP32}.provenance", "measured", "a measured table states error_percent"),
+    (f"{FP32}.provenance", "measured", "a table of provenance 'measured' states error_percent"),
+    (f"{FP32}.provenance", "vela", "a table of provenance 'vela' states error_percent"),
     (f"{FP32}.source", None, "the key 'source' is missing"),
     (f"{FP32}.scale", 0, "scale must be above 0"),
     (f"{FP32}.modules.lstm", {}, "unknown module kind 'lstm'; known: front_end, ffn"),
@@ -198,7 +205,7 @@ def test_a_mistake_in_a_profile_is_named(
 
 def read_table_or_file(content: dict[str, Any], tmp_path: Path) -> DeviceProfile:
     """Through a file for the version, which is checked before anything else."""
-    if content.get("schema_version") == 1:
+    if content.get("schema_version") == SCHEMA_VERSION:
         return read_table(DeviceProfile, content, "board.toml")
     cut = {key: value for key, value in content.items() if not isinstance(value, dict)}
     path = tmp_path / "board.toml"

@@ -215,14 +215,14 @@ def test_a_measured_profile_survives_its_file(checkpoint: Checkpoint, tmp_path: 
     assert read_profile(path) == profile
 
 
-def test_memory_is_estimated_where_the_system_keeps_no_record(
+def test_memory_is_analytic_where_the_system_keeps_no_record(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ortho_edge.devices.profiler.can_measure", lambda: False)
     fake = FakeRuntime()
     monkeypatch.setattr(fake, "peak_memory", None)
     assert measure(checkpoint, tmp_path, fake).runtimes["fake"]["fp32"].memory.provenance == (
-        "estimated"
+        "analytic"
     )
 
 

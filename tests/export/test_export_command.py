@@ -64,11 +64,14 @@ def test_the_table(exported: Exported) -> None:
     assert table["FLOPs at 4 s"].endswith("M, 100 % of the full network")
     assert table["dev WER"] == "5.00 %"
     for runtime, file in (("executorch", "model.pte"), ("onnxruntime", "model.onnx")):
-        assert "on pixel8, from estimated figures" in table[f"predicted latency, {runtime}"]
+        assert (
+            "on pixel8, not timed: an analytic estimate" in table[f"predicted latency, {runtime}"]
+        )
         assert "this host (not on the device)" in table[f"measured latency, {runtime}"]
         size = (exported.folder / file).stat().st_size / 1e6
         assert table[f"file size, {file}"] == f"{size:.2f} MB"
         assert "of 0.001 allowed" in table[f"parity error, {file}"]
+    assert table["predicted memory"].endswith(" MB, not measured: an analytic estimate")
     assert lines[-3] == "sample.flac says: ONE TWO"
     heard = {line.partition(" hears: ")[2] for line in lines[-2:]}
     assert len(heard) == 1

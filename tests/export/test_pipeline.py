@@ -106,7 +106,7 @@ def test_the_manifest_says_what_was_done(exported: Exported) -> None:
         assert any(frames % 2 for frames in parity["frames"].values())
     predicted, measured = manifest["latency"]["predicted"], manifest["latency"]["measured"]
     assert {one["runtime"] for one in predicted} == {EXECUTORCH, ONNXRUNTIME}
-    assert {one["provenance"] for one in predicted} == {"estimated"}
+    assert {one["provenance"] for one in predicted} == {"analytic"}
     assert {one["on_the_device"] for one in measured} == {False}
     parameters = sum(one.numel() for one in exported.encoder.parameters())
     assert manifest["parameters"] == parameters

@@ -211,7 +211,8 @@ def test_the_card_says_what_the_manifest_says(exported: Exported) -> None:
     for one in (*manifest["latency"]["predicted"], *manifest["latency"]["measured"]):
         assert f"| latency, {one['runtime']} | {one['milliseconds']:.2f} ms for" in text
     assert text.count("measured on the exporting host (not the device)") == 2
-    assert "from estimated figures" in text
+    assert "not timed: an analytic estimate" in text
+    assert "predicted for pixel8, not measured: an analytic estimate" in text
     heard = manifest["sample"]["heard"]["model.pte"]
     assert f"| `model.pte` | hears in sample.flac | {heard} |" in text
     assert "The checkpoint states none." in text
