@@ -11,7 +11,7 @@ from ortho_edge.cli import UserError, run
 
 if TYPE_CHECKING:
     from ortho_edge.tokens import Tokens
-    from ortho_edge.training.evaluation import Encoder, ErrorRates
+    from ortho_edge.training.evaluation import Encoder, ErrorRates, Transcript
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def main(arguments: Arguments) -> None:
 
     from ortho_edge.training.corpora import DataOptions
     from ortho_edge.training.evaluation import error_rates, transcribe_cuts
-    from ortho_edge.training.speech_sets import speech_set
+    from ortho_edge.training.speech_sets import speaker_groups, speech_set
 
     if arguments.plot is not None and not arguments.model.is_dir():
         raise UserError(
@@ -57,6 +57,9 @@ def main(arguments: Arguments) -> None:
     except ValueError as error:
         raise UserError(f"set {arguments.set!r}: {error}") from error
     print(_table(rates, costs))
+    groups = speaker_groups(cuts)
+    for group, of_group in _by_group(transcripts, groups).items():
+        print(f"\n{group}:\n{_table(of_group, costs)}")
     if arguments.out is not None:
         from ortho_edge.atomic import write_atomically
 
@@ -73,6 +76,19 @@ def main(arguments: Arguments) -> None:
         print(f"written: {arguments.out}")
     if arguments.plot is not None:
         _plot(arguments, rates, costs)
+
+
+def _by_group(
+    transcripts: "dict[str, list[Transcript]]", groups: dict[str, str]
+) -> "dict[str, dict[str, ErrorRates]]":
+    """Error rates by group of speakers, then by model."""
+    from ortho_edge.training.evaluation import rates_by_group
+
+    by_model = {name: rates_by_group(texts, groups) for name, texts in transcripts.items()}
+    return {
+        group: {name: rates[group] for name, rates in by_model.items()}
+        for group in sorted({group for rates in by_model.values() for group in rates})
+    }
 
 
 def _plot(

@@ -16,7 +16,16 @@ PACKAGES = {
     "ortho_kernels": REPOSITORY / "kernels" / "ortho_kernels",
     "ortho_export": REPOSITORY / "export" / "ortho_export",
 }
-COMMANDS = ("train", "evaluate", "profile", "select", "export", "transcribe", "synthesize")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "report",
+    "profile",
+    "select",
+    "export",
+    "transcribe",
+    "synthesize",
+)
 COMMAND_FILES = [
     path for name in COMMANDS if (path := PACKAGES["ortho_edge"] / f"{name}.py").exists()
 ]

@@ -69,10 +69,9 @@ def error_rates(transcripts: Sequence[Transcript], seed: int = 0) -> ErrorRates:
     spoken = [one for one in transcripts if one.reference.strip()]
     if not spoken:
         raise ValueError("no reference words to compare with")
-    errors, words = np.array([_word_errors(one) for one in spoken], dtype=np.float64).T
-    speakers = [one.speaker for one in spoken]
-    by_speaker = len(set(speakers)) >= FEWEST_SPEAKERS
-    groups = np.unique(speakers, return_inverse=True)[1] if by_speaker else np.arange(len(spoken))
+    errors, words = np.array([word_errors(one) for one in spoken], dtype=np.float64).T
+    groups = resampling_groups(spoken)
+    speakers = len({one.speaker for one in spoken})
     return ErrorRates(
         wer=float(100 * errors.sum() / words.sum()),
         wer_interval=_bootstrap(
@@ -82,12 +81,39 @@ def error_rates(transcripts: Sequence[Transcript], seed: int = 0) -> ErrorRates:
         * float(jiwer.cer([one.reference for one in spoken], [one.hypothesis for one in spoken])),
         words=int(words.sum()),
         utterances=len(spoken),
-        speakers=len(set(speakers)),
-        resampled="speakers" if by_speaker else "utterances",
+        speakers=speakers,
+        resampled="speakers" if speakers >= FEWEST_SPEAKERS else "utterances",
     )
 
 
-def _word_errors(transcript: Transcript) -> tuple[int, int]:
+def rates_by_group(
+    transcripts: Sequence[Transcript], groups: Mapping[str, str]
+) -> dict[str, ErrorRates]:
+    """Error rates of each group of speakers.
+
+    Args:
+        transcripts: Of one model.
+        groups: The group of an utterance by its name; others are left out.
+
+    Raises:
+        ValueError: A group has no reference word.
+    """
+    members: dict[str, list[Transcript]] = {}
+    for one in transcripts:
+        if one.cut_id in groups:
+            members.setdefault(groups[one.cut_id], []).append(one)
+    return {group: error_rates(members[group]) for group in sorted(members)}
+
+
+def resampling_groups(transcripts: Sequence[Transcript]) -> np.ndarray:
+    """What a bootstrap draws together, as a number from 0 for every utterance."""
+    speakers = [one.speaker for one in transcripts]
+    if len(set(speakers)) < FEWEST_SPEAKERS:
+        return np.arange(len(transcripts))
+    return np.unique(speakers, return_inverse=True)[1]
+
+
+def word_errors(transcript: Transcript) -> tuple[int, int]:
     """Wrong words (substituted, deleted, inserted) and reference words of one utterance."""
     measures = jiwer.process_words(transcript.reference, transcript.hypothesis)
     wrong = measures.substitutions + measures.deletions + measures.insertions

@@ -6,6 +6,7 @@ from lhotse import CutSet
 
 from ortho_edge.cli import UserError
 from ortho_edge.data.corpora import synthetic
+from ortho_edge.data.waveforms import each_cut
 from ortho_edge.training.corpora import DataOptions
 from ortho_edge.training.recipes import RECIPES, recipe
 
@@ -30,3 +31,17 @@ def speech_set(name: str, options: DataOptions) -> CutSet:
             f"{', '.join(RECIPES)}"
         )
     return recipe(first).corpus(options).evaluation_set(part)
+
+
+CHILDREN_BELOW = 16
+"""Years; speechocean762 has speakers from 6 to 15 and from 19 on."""
+
+
+def speaker_groups(cuts: CutSet) -> dict[str, str]:
+    """`children` or `adults` by cut, for the cuts whose corpus states an age."""
+    ages = {cut.id: (cut.custom or {}).get("age") for cut in each_cut(cuts)}
+    return {
+        cut_id: "children" if age < CHILDREN_BELOW else "adults"
+        for cut_id, age in ages.items()
+        if age is not None
+    }

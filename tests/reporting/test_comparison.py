@@ -1,0 +1,94 @@
+"""Differences of error rates against separate rates, overlaps against sets counted by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
+from ortho_edge.components import ComponentSpace
+from ortho_edge.conformer.architecture import Architecture
+from ortho_edge.reporting.comparison import overlaps, paired_difference
+from ortho_edge.reporting.runs import Run
+from ortho_edge.subnet import Subnet
+from ortho_edge.supernet import Supernet
+from ortho_edge.tokens import character_tokens
+from ortho_edge.training.evaluation import Transcript, error_rates
+
+WORDS = st.lists(st.sampled_from(["ONE", "TWO", "THREE"]), max_size=5).map(" ".join)
+TOKENS = character_tokens(["ONE", "TWO"])
+ARCHITECTURE = Architecture(
+    vocab_size=len(TOKENS), dim=16, num_blocks=1, num_heads=2, head_dim=8, ffn_dim=32,
+    kernel_size=3, front_end="strided", front_end_channels=(2, 4),
+)  # fmt: skip
+COMPONENTS = len(ComponentSpace(ARCHITECTURE))
+
+
+def run(name: str, **kept: list[int]) -> Run:
+    sizes = [
+        TrainedSubnet(name=size, subnet=Subnet.of(COMPONENTS, some), head=0, target=0.5)
+        for size, some in kept.items()
+    ]
+    supernet = Supernet(ARCHITECTURE, 1)
+    full = TrainedSubnet(name="s100", subnet=supernet.space.full(), head=0, target=1.0)
+    checkpoint = Checkpoint(supernet=supernet, tokens=TOKENS, subnets=(full, *sizes))
+    return Run(name=name, checkpoint=checkpoint, curves={})
+
+
+@given(st.lists(st.tuples(WORDS.filter(bool), WORDS, WORDS), min_size=1, max_size=6))
+def test_the_difference_is_that_of_the_two_rates(rows: list[tuple[str, str, str]]) -> None:
+    ours = [Transcript(str(i), "a", text, one) for i, (text, one, _) in enumerate(rows)]
+    theirs = [Transcript(str(i), "a", text, other) for i, (text, _, other) in enumerate(rows)]
+    found = paired_difference(ours, theirs[::-1])
+    assert found.points == pytest.approx(error_rates(ours).wer - error_rates(theirs).wer)
+    assert found.interval[0] <= found.points + 1e-9
+    assert found.points - 1e-9 <= found.interval[1]
+
+
+def test_pairs_leave_out_what_is_hard_for_both() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.random(400) < 0.3
+    ours = [Transcript(str(i), "a", "ONE", "TWO" if bad else "ONE") for i, bad in enumerate(hard)]
+    # The same mistakes but for one.
+    theirs = [*ours[:-1], Transcript("399", "a", "ONE", "ONE" if hard[-1] else "TWO")]
+    low, high = paired_difference(ours, theirs).interval
+    alone = error_rates(ours).wer_interval
+    assert high - low < 0.2 * (alone[1] - alone[0])
+
+
+def test_other_utterances_cannot_be_compared() -> None:
+    ours = [Transcript("1", "a", "ONE", "ONE")]
+    for theirs in (
+        [],
+        [Transcript("2", "a", "ONE", "ONE")],
+        [Transcript("1", "a", "TWO", "ONE")],
+        [*ours, Transcript("2", "a", "ONE", "ONE")],
+    ):
+        with pytest.raises(ValueError, match="same utterances"):
+            paired_difference(ours, theirs)
+
+
+def test_overlap_is_counted_over_pairs() -> None:
+    found = overlaps(
+        [run("a", s050=[0, 1, 2, 3]), run("b", s050=[0, 1, 2, 4]), run("c", s050=[0, 5, 6, 7])]
+    )
+    assert [one.size for one in found] == ["s050"], "the full network is alike anyway"
+    # Of the three pairs one shares 3 of 5 components, two share 1 of 7.
+    assert found[0].mean == pytest.approx((3 / 5 + 1 / 7 + 1 / 7) / 3)
+    assert found[0].smallest == pytest.approx(1 / 7)
+    assert (found[0].in_all, found[0].kept) == (1, (4, 4, 4))
+
+
+def test_chance_is_what_random_subnets_overlap() -> None:
+    rng = np.random.default_rng(0)
+    draws = [set(rng.choice(COMPONENTS, 5, replace=False)) for _ in range(400)]
+    pairs = list(zip(draws[::2], draws[1::2], strict=True))
+    simulated = np.mean([len(one & other) / len(one | other) for one, other in pairs])
+    found = overlaps([run("a", s050=[0, 1, 2, 3, 4]), run("b", s050=[0, 1, 2, 3, 4])])
+    assert found[0].mean == 1
+    assert found[0].chance == pytest.approx(simulated, abs=0.05)
+
+
+def test_nothing_is_alike_without_a_common_size_or_space() -> None:
+    assert overlaps([run("a", s050=[0])]) == []
+    assert overlaps([run("a", s050=[0]), run("b", s030=[0])]) == []
