@@ -65,6 +65,8 @@ class Checkpoint:
         provenance: Seed, versions, commit, data digest, command.
         order: Every component, in the order in which the learned slots take them; None in
             checkpoints that do not record it.
+        leading: Numbers of components: of each, the leading ones of `nesting.nested_order` are a
+            subnet between the sizes that any-budget training drew. Empty without such training.
     """
 
     supernet: Supernet
@@ -72,6 +74,7 @@ class Checkpoint:
     subnets: tuple[TrainedSubnet, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     order: tuple[int, ...] | None = None
+    leading: tuple[int, ...] = ()
 
     def subnet(self, name: str) -> TrainedSubnet:
         """The trained subnet of that name.
@@ -121,6 +124,8 @@ def save_checkpoint(
     }
     if checkpoint.order is not None:
         description["order"] = list(checkpoint.order)
+    if checkpoint.leading:
+        description["leading"] = list(checkpoint.leading)
     weights = {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in checkpoint.supernet.state_dict().items()
@@ -193,10 +198,14 @@ def _assemble(path: Path, description: dict[str, Any]) -> Checkpoint:
     order = description.get("order")
     if order is not None and sorted(order) != list(range(len(supernet.space))):
         raise ValueError("order must name every component once")
+    leading = description.get("leading", [])
+    if leading and (order is None or not all(0 < one < len(supernet.space) for one in leading)):
+        raise ValueError("leading must hold numbers of components of a recorded order")
     return Checkpoint(
         supernet=supernet.eval(),
         tokens=tokens,
         subnets=subnets,
         provenance=description["provenance"],
         order=None if order is None else tuple(order),
+        leading=tuple(leading),
     )

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.cli import UserError
 from ortho_edge.components import MODULES, ComponentSpace, Module
 from ortho_edge.costs import CostModel, CostTable
+from ortho_edge.nesting import nested_order
 from ortho_edge.subnet import Subnet
 
 ROW_SCALE = 1e4
@@ -54,14 +54,10 @@ def component_worth(
         order: Every component, in the order in which training took them, where that is known.
     """
     costs = space.component_costs("flops")
-    sizes = [subnet.gates().numpy().astype(bool) for subnet in {*subnets, space.full()}]
-    sizes = [kept for kept in sizes if kept.any()]
+    distinct = {*subnets, space.full()}
+    sizes = [kept for one in distinct if (kept := one.gates().numpy().astype(bool)).any()]
     if order is not None:
-        votes = np.sum(sizes, axis=0)
-        place = np.empty(len(space), dtype=int)
-        place[list(order)] = np.arange(len(space))
-        # The trained sizes come first: decoding passes over a slot that does not fit.
-        ranked = sorted(range(len(space)), key=lambda index: (-votes[index], place[index]))
+        ranked = nested_order(space, list(distinct), order)
         sizes = [np.isin(np.arange(len(space)), ranked[: end + 1]) for end in range(len(ranked))]
     worth = sum(kept / costs[kept].sum() for kept in sizes) * costs
     return worth / len(sizes)
@@ -219,20 +215,6 @@ def _groups(options: Sequence[_Option]) -> list[list[int]]:
     for index, one in enumerate(options):
         groups.setdefault((one.block, one.module), []).append(index)
     return list(groups.values())
-
-
-def closest(
-    space: ComponentSpace, subnet: Subnet, trained: Sequence[TrainedSubnet]
-) -> TrainedSubnet:
-    """The trained subnet that shares the largest part of its FLOPs with `subnet`."""
-    costs = space.component_costs("flops")
-
-    def similarity(one: TrainedSubnet) -> float:
-        ours, theirs = set(subnet.kept), set(one.subnet.kept)
-        union = costs[sorted(ours | theirs)].sum()
-        return float(costs[sorted(ours & theirs)].sum() / union) if union else 1.0
-
-    return max(trained, key=similarity)
 
 
 def grown(space: ComponentSpace, worth: np.ndarray, subnet: Subnet) -> list[tuple[Subnet, int]]:

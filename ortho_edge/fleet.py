@@ -5,7 +5,7 @@ need not have seen (`ortho_edge.composition`): it fills the budgets, and its err
 until someone measures it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,10 +14,11 @@ import numpy as np
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.cli import UserError
 from ortho_edge.components import ComponentSpace, Module
-from ortho_edge.composition import closest, component_worth, compose, grown
+from ortho_edge.composition import component_worth, compose, grown
 from ortho_edge.costs import single_modules
 from ortho_edge.devices.costs import budget_costs
 from ortho_edge.devices.profile import Budget, DeviceProfile
+from ortho_edge.nesting import leading_subnets, named
 from ortho_edge.selector import (
     Candidate,
     Selection,
@@ -137,21 +138,23 @@ def _composed(
         return [_price(demand, checkpoint, one) for demand in demands]
 
     def holds(subnet: Subnet) -> bool:
-        prices = price(_named(checkpoint, subnet))
+        prices = price(named(space, subnet, checkpoint.subnets))
         return all(fits(one.budget, cost) for one, cost in zip(demands, prices, strict=True))
 
-    table = [
-        limit
-        for one in demands
-        for limit in budget_costs(one.profile, one.budget, space, one.runtimes, one.precision)
-    ]
-    subnet = compose(space, worth, table, holds)
+    subnet = _largest_leading(checkpoint, holds)
+    if subnet is None:
+        table = [
+            limit
+            for one in demands
+            for limit in budget_costs(one.profile, one.budget, space, one.runtimes, one.precision)
+        ]
+        subnet = compose(space, worth, table, holds)
     if subnet is None:
         raise UserError(_unreachable(demands, checkpoint))
     known = [one for one in checkpoint.subnets if one.subnet == subnet]
     if known:
         return _selections(demands, trained, known[0])
-    chosen = _named(checkpoint, subnet)
+    chosen = named(space, subnet, checkpoint.subnets)
     larger = [
         price(
             replace(chosen, subnet=more, name=f"{chosen.name} with one more {_unit(space, index)}")
@@ -174,16 +177,14 @@ def _composed(
     )
 
 
-def _named(checkpoint: Checkpoint, subnet: Subnet) -> TrainedSubnet:
-    """A composed subnet with the CTC head of the trained one that it is closest to."""
-    space = checkpoint.supernet.space
-    share = space.cost(subnet, "flops") / space.total_cost("flops")
-    return TrainedSubnet(
-        name=f"any{round(100 * share):03d}",
-        subnet=subnet,
-        head=closest(space, subnet, checkpoint.subnets).head,
-        target=share,
-    )
+def _largest_leading(checkpoint: Checkpoint, holds: Callable[[Subnet], bool]) -> Subnet | None:
+    """The largest subnet within all budgets that any-budget training trained, if it did."""
+    drawn = [one.subnet for one in leading_subnets(checkpoint)]
+    if not drawn:
+        return None
+    sizes = {*drawn, *(one.subnet for one in checkpoint.subnets)}
+    largest_first = sorted(sizes, key=lambda one: -len(one.kept))
+    return next((one for one in largest_first if holds(one)), None)
 
 
 def _unit(space: ComponentSpace, index: int) -> str:
@@ -216,8 +217,10 @@ def _notes(
         return float(worth[list(subnet.kept)].sum())
 
     head = next(one.name for one in checkpoint.subnets if one.head == chosen.head)
+    drawn = chosen.subnet in [one.subnet for one in leading_subnets(checkpoint)]
+    kind = "trained between the sizes" if drawn else "not a trained size"
     lines = [
-        f"{chosen.name} is not a trained size: its error rate is unknown. Measure that of the "
+        f"{chosen.name} is {kind}: its error rate is unknown. Measure that of the "
         "exported file: python -m ortho_edge.evaluate FILE --set RECIPE/SET",
         f"it covers {100 * share(chosen.subnet):.0f} % of the trained sizes on average and takes "
         f"the CTC head of {head}, the most similar of them",

@@ -43,6 +43,10 @@ class Arguments:
     target and nothing else) or full (the full network and nothing else)."""
     subnet_of: Path | None = None
     """Checkpoint whose subnet of the same target method alone trains anew."""
+    distill: float | None = None
+    """Weight of the subnets' divergence from the full network's posteriors; none by default."""
+    any_budget: bool = False
+    """Also train subnets between the sizes, so that every budget between them has one."""
     seed: int | None = None
     """Seed, instead of the recipe's."""
     device: str | None = None
@@ -71,6 +75,8 @@ def main(arguments: Arguments) -> None:
             ("criterion", arguments.criterion),
             ("granularity", arguments.granularity),
             ("method", arguments.method),
+            ("distill", arguments.distill),
+            ("any_budget", arguments.any_budget or None),
             ("targets", tuple(map(_target, arguments.targets)) or None),
         )
         if value is not None

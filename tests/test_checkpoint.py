@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,18 @@ def test_comes_back_bit_for_bit(tmp_path: Path, front_end: str) -> None:
         original.supernet(features, lengths, gates, [1]),
         **tolerance("exact"),
     )
+
+
+def test_what_any_budget_training_drew_comes_back(saved: Path) -> None:
+    checkpoint = load_checkpoint(saved)
+    order = tuple(reversed(range(len(checkpoint.supernet.space))))
+    save_checkpoint(replace(checkpoint, order=order, leading=(4, 6)), saved)
+    loaded = load_checkpoint(saved)
+    assert (loaded.order, loaded.leading) == (order, (4, 6))
+    edit(saved, lambda description: description.update(leading=[4, len(order)]))
+    assert "leading must hold numbers of components" in refusal(saved)
+    edit(saved, lambda description: description.update(leading=[4]) or description.pop("order"))
+    assert "leading must hold numbers of components" in refusal(saved)
 
 
 def test_saving_twice_writes_the_same_bytes_and_replaces(saved: Path) -> None:

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ortho_edge import composition
-from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.cli import UserError
 from ortho_edge.components import MODULES, ComponentSpace
-from ortho_edge.composition import closest, component_worth, compose, grown
+from ortho_edge.composition import component_worth, compose, grown
 from ortho_edge.costs import CostModel, CostTable
 from ortho_edge.subnet import Subnet
 from tests.encoders import small_architecture
@@ -153,16 +152,6 @@ def test_a_recorded_order_decides_between_components_of_one_size() -> None:
     assert set(ranked[:9]) == set(large.kept)
     for tier in (ranked[:3], ranked[3:9], ranked[9:]):
         assert [order.index(index) for index in tier] == sorted(map(order.index, tier))
-
-
-def test_closest_shares_most_flops() -> None:
-    small, large = (
-        TrainedSubnet(name=str(size), subnet=one, head=0, target=1.0)
-        for size, one in zip((3, 12), nested(3, 12), strict=True)
-    )
-    four, eleven = nested(4, 11)
-    assert closest(SPACE, four, [small, large]) is small
-    assert closest(SPACE, eleven, [small, large]) is large
 
 
 def test_grown_adds_the_most_valuable_unit_of_each_module() -> None:

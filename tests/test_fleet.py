@@ -175,6 +175,32 @@ def test_a_composed_subnet_fills_what_the_trained_sizes_leave_free(checkpoint: C
     assert re.search(r"with one more \w+.* in block \d, takes parameters", composed.next_size())
 
 
+def test_between_sizes_that_were_trained_for_any_budget_the_largest_of_them_is_taken(
+    checkpoint: Checkpoint,
+) -> None:
+    order = tuple(np.random.default_rng(0).permutation(len(SPACE)).tolist())
+    drawn = replace(checkpoint, order=order, leading=tuple(range(6, len(SPACE))))
+    for number, limits in enumerate(np.random.default_rng(1).uniform(0.3, 1, (20, 2))):
+        size, latency = limits if number % 2 else (1.0, limits[1])
+        full = values(PHONE, SPACE.full(), 4.0)
+        budget = Budget(latency_ms=latency * full["latency_ms"], size_mb=size * full["size_mb"])
+        demand = Demand(profile=PHONE, budget=budget)
+        parts = [Subnet.of(len(SPACE), order[:length]) for length in range(5, len(SPACE) + 1)]
+        expected = [one for one in parts if not over(demand, one)]
+        if not expected:
+            continue
+        (selection,) = select_for_all([demand], drawn, "any")
+        assert selection.trained.subnet == expected[-1]
+        if not selection.is_trained:
+            assert "is trained between the sizes: its error rate is" in selection.notes[0]
+    # Below the smallest size nothing was trained, and the composed one says so.
+    tight = 0.9 * values(PHONE, checkpoint.subnet("s030").subnet, 4.0)["params"]
+    (selection,) = select_for_all(
+        [Demand(profile=PHONE, budget=Budget(params=tight))], drawn, "any"
+    )
+    assert "not a trained size" in selection.notes[0]
+
+
 def test_composing_a_trained_size_yields_that_size(checkpoint: Checkpoint) -> None:
     (selection,) = select_for_all([Demand(profile=PHONE, budget=Budget())], checkpoint, "any")
     assert selection.trained is checkpoint.subnet("s100")

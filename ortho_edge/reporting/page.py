@@ -89,6 +89,9 @@ def _facts(run: Run) -> Mapping[str, str]:
     entropy = provenance.get("row_entropy_at_freeze")
     if entropy is not None:
         facts["row entropy at the freeze"] = f"{entropy:.4f} of the largest possible"
+    collisions = provenance.get("row_collisions_at_freeze")
+    if collisions is not None:
+        facts["row collisions at the freeze"] = str(collisions)
     return facts
 
 

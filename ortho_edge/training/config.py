@@ -1,5 +1,6 @@
 """Every number of a training run."""
 
+import math
 from dataclasses import dataclass
 
 from ortho_edge.components import Granularity
@@ -24,6 +25,10 @@ class TrainingConfig:
     """How often method `zero-out` zeroes groups in stage 1."""
     stage1_fraction: float = 0.6
     """Share of the updates that learn the selection."""
+    distill: float = 0.0
+    """Weight of the subnets' divergence from the full network's posteriors; 0 for none."""
+    any_budget: bool = False
+    """Stage 2 draws its middle subnets along the nested order, not among the targets alone."""
     seed: int = 1
 
     batch_seconds: float = 150.0
@@ -73,6 +78,8 @@ class TrainingConfig:
             raise ValueError(f"zero_outs must be at least 1, not {self.zero_outs}")
         if self.kept is not None and self.method != "alone":
             raise ValueError(f"only method alone trains a given subnet, not {self.method}")
+        if not 0 <= self.distill < math.inf:
+            raise ValueError(f"distill must be 0 or more, not {self.distill}")
         if not 0 < self.stage1_fraction < 1:
             raise ValueError(f"stage1_fraction must be between 0 and 1, not {self.stage1_fraction}")
         if abs(sum(self.cycle_fractions) - 1) > 1e-6 or min(self.cycle_fractions) < 0:

@@ -49,6 +49,29 @@ def frame_losses(log_probs: Tensor, frame_targets: Tensor) -> Tensor:
     return -picked.gather(-1, frame_targets[known].expand(len(picked), -1)[..., None]).mean((1, 2))
 
 
+def distillation_losses(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """Divergence per frame of each subnet from the full network, its teacher (first).
+
+    Every frame counts, those where the teacher says blank too. The gradient at a frame is the
+    difference of the two posteriors, so where both are sure of blank there is none, and the rest
+    tells the subnet where its spikes must not stand. Leaving out blank frames pays, if at all,
+    where teacher and student disagree on when to spike; those that share layers and learn at
+    the same time agree (arXiv 2406.07909, and 2506.01503 on how fragile leaving out is). The mean
+    is over the same frames as CTC's, whose gradient has the same form, so weights compare.
+
+    Args:
+        log_probs: (S, B, T', V); nothing flows back into the first row.
+        lengths: (B,) encoder frames.
+
+    Returns:
+        (S - 1,): KL(teacher || subnet) summed over an utterance's frames, over the summed frames.
+    """
+    teacher = log_probs[:1].detach()
+    divergence = (teacher.exp() * (teacher - log_probs[1:])).sum(-1)  # (S - 1, B, T')
+    beyond = torch.arange(log_probs.shape[2], device=lengths.device) >= lengths[:, None]
+    return divergence.masked_fill(beyond, 0).sum((1, 2)) / lengths.sum()
+
+
 def combine(losses: Tensor) -> Tensor:
     """Weight 1 for the full network (first), `1 - exp(-loss)` for each subnet (section 4).
 

@@ -31,6 +31,7 @@ class Progress:
         position: Batches of it that were used.
         selected: Kept components of each target, once stage 1 has ended.
         entropy: Mean row entropy at the freeze.
+        collisions: Rows that had to take another group than their most likely one at the freeze.
         skipped: Cuts left out so far, by reason.
     """
 
@@ -40,6 +41,7 @@ class Progress:
     position: int = 0
     selected: tuple[tuple[int, ...], ...] | None = None
     entropy: float | None = None
+    collisions: int | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -84,7 +86,8 @@ def load_state(
         raise UserError(f"{path} is damaged: {error}") from error
     wanted = json.loads(json.dumps(run))
     if saved_run != wanted:
-        names = [key for key in wanted if saved_run.get(key) != wanted[key]]
+        keys = sorted({*saved_run, *wanted})
+        names = [key for key in keys if saved_run.get(key) != wanted.get(key)]
         raise UserError(
             f"{folder} holds a run with another {', '.join(names)}; choose another --out"
         )

@@ -1,12 +1,13 @@
 """Which subnets one update trains: full and a soft one, then the sandwich."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.components import MODULES, ComponentSpace, Module
 from ortho_edge.ortho_softmax import (
     SelectionProblem,
@@ -26,11 +27,13 @@ class Step:
 
     Attributes:
         gates: (S, N); row 0 is the full network.
-        heads: CTC head per subnet: 0 for the full network, 1 + i for target i.
+        heads: CTC head per subnet: 0 for the full network, 1 + i for target i; a subnet between
+            the sizes takes one of theirs.
         computed: What each subnet computes: at least what has a gate other than 0.
         soft: The soft selection behind row 1, in stage 1.
         penalty: Scalar that the loss grows by.
         numbers: What is logged of the choice.
+        between: Whether row 1 lies between the sizes.
     """
 
     gates: Tensor
@@ -39,6 +42,15 @@ class Step:
     soft: SoftSelection | None = None
     penalty: Tensor | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
+    between: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the log calls the subnets."""
+        names = ["full", *(f"target{head}" for head in self.heads[1:])]
+        if self.between:
+            names[1] = "between"
+        return tuple(names)
 
 
 def soft_step(
@@ -86,7 +98,34 @@ def sandwich_step(
     last = len(subnets) - 1
     chosen = [last][: len(subnets)] if last <= 0 else [int(rng.integers(last)), last]
     trained = (full, *(subnets[index] for index in chosen))
-    return Step(stack_gates(trained).to(device), (0, *(1 + index for index in chosen)), trained)
+    return _step(trained, (0, *(1 + index for index in chosen)), device)
+
+
+def any_budget_step(
+    full: Subnet,
+    smallest: TrainedSubnet,
+    between: Sequence[TrainedSubnet],
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Step:
+    """Stage 2 for any budget: the middle subnet is the largest within a random share of the FLOPs.
+
+    Args:
+        full: The full network.
+        smallest: The smallest size.
+        between: What lies between them, the smallest first, each with its share as `target`.
+        rng: Draws the share, uniformly from that of the first of `between` to 1.
+        device: Where the step runs.
+    """
+    share = rng.uniform(between[0].target, 1)
+    middle = [one for one in between if one.target <= share][-1]
+    subnets = (full, middle.subnet, smallest.subnet)
+    chosen = _step(subnets, (0, middle.head, smallest.head), device)
+    return replace(chosen, numbers={"selection/share": middle.target}, between=True)
+
+
+def _step(subnets: tuple[Subnet, ...], heads: tuple[int, ...], device: torch.device) -> Step:
+    return Step(stack_gates(subnets).to(device), heads, subnets)
 
 
 def droppable_modules(space: ComponentSpace, smallest: Subnet) -> frozenset[tuple[int, Module]]:

@@ -7,45 +7,44 @@ gives the same losses as one that is not.
 import dataclasses
 import hashlib
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
 from ortho_edge.cli import UserError
 from ortho_edge.components import ComponentSpace
 from ortho_edge.data.dataset import Batch, training_batches
+from ortho_edge.nesting import between
 from ortho_edge.ortho_softmax import SelectionProblem
 from ortho_edge.plots import selection_map, to_png
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Regularization, Supernet
 from ortho_edge.training.config import TrainingConfig
 from ortho_edge.training.corpora import Corpus
-from ortho_edge.training.evaluation import (
-    encode_gated,
-    error_rates,
-    transcribe_cuts,
-    wer_summary,
-)
-from ortho_edge.training.losses import combine, ctc_losses, frame_losses
+from ortho_edge.training.evaluation import wer_summary
 from ortho_edge.training.metrics import METRICS, MetricLogger
 from ortho_edge.training.optimization import SupernetTraining, make_optimizer
-from ortho_edge.training.provenance import data_digest, package_versions, source_commit
+from ortho_edge.training.outcome import development_rates, rated, run_facts
+from ortho_edge.training.provenance import source_commit
 from ortho_edge.training.recipes import Recipe
-from ortho_edge.training.schedules import alignment_weight, learning_rate
 from ortho_edge.training.selection import make_selection
 from ortho_edge.training.state import load_state, save_state
-from ortho_edge.training.subnet_sampling import Step, droppable_modules, sandwich_step
+from ortho_edge.training.subnet_sampling import (
+    Step,
+    any_budget_step,
+    droppable_modules,
+    sandwich_step,
+)
 from ortho_edge.training.targets import device_settings, resolve_targets
+from ortho_edge.training.update import update
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +96,18 @@ class Trainer:
 
     def _run_settings(self) -> dict:
         """What a resumed run must share with the one that was interrupted."""
-        logging_only = {"log_every", "evaluate_every", "save_every"}
         settings = dataclasses.asdict(self.config)
+        for name in ("log_every", "evaluate_every", "save_every"):
+            del settings[name]
+        # Younger than some states: a run that does without is the same as before.
+        for name in ("distill", "any_budget"):
+            if not settings[name]:
+                del settings[name]
         return {
             "recipe": self.recipe.name,
             **device_settings(self.targets),
             "symbols": hashlib.sha256(self.corpus.tokens.lines().encode()).hexdigest(),
-            **{name: value for name, value in settings.items() if name not in logging_only},
+            **settings,
         }
 
     def run(self, stop_after: int | None = None) -> Path | None:
@@ -163,8 +167,9 @@ class Trainer:
 
     def _update(self, batch: Batch, metrics: MetricLogger, bar: tqdm) -> None:
         config, step = self.config, self.progress.step
-        if step >= self.model.selection.stage1_steps and self.progress.selected is None:
-            self._freeze()
+        ended = step >= self.model.selection.stage1_steps and self.progress.selected is None
+        if ended and (frozen := self._freeze()):
+            metrics.log(step, frozen)
         started = time.perf_counter()
         numbers = self._train_step(batch.to(self.device), step)
         numbers["seconds"] = time.perf_counter() - started
@@ -186,48 +191,31 @@ class Trainer:
             save_state(self.folder, self.model, self.optimizer, self.progress, self._run_settings())
 
     def _train_step(self, batch: Batch, step: int) -> dict[str, float]:
-        config = self.config
-        torch.manual_seed(int(np.random.SeedSequence((config.seed, step)).generate_state(1)[0]))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["factor"] * learning_rate(config, step)
         chosen = self._choose(step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            log_probs, lengths = self.model.supernet(
-                batch.features,
-                batch.feature_lengths,
-                chosen.gates,
-                chosen.heads,
-                self._regularization(chosen),
-                self.model.supernet.plan(chosen.computed, self.device),
-            )
-        losses = ctc_losses(log_probs, lengths, batch.tokens, batch.token_lengths)
-        loss = combine(losses)
-        if (weight := alignment_weight(config, step)) > 0:
-            loss = loss + weight * frame_losses(log_probs, batch.frame_targets).sum()
-        numbers = {"loss/full": losses[0].item(), "learning_rate": learning_rate(config, step)}
-        numbers |= {
-            f"loss/target{head}": losses[1 + number].item()
-            for number, head in enumerate(chosen.heads[1:])
-        }
-        numbers |= chosen.numbers
-        if chosen.penalty is not None:
-            loss = loss + chosen.penalty
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.supernet.parameters(), config.max_gradient_norm)
-        numbers["gradient_norm"] = norm.item()
-        if not math.isfinite(norm.item()):
-            logger.warning("step %d: the gradient is not finite, update left out", step)
-            return numbers
-        self.optimizer.step()
-        return numbers
+        rates = self._regularization(chosen)
+        return update(self.model, self.optimizer, self.config, batch, chosen, rates, step)
 
     def _choose(self, step: int) -> Step:
         rng = np.random.default_rng((self.config.seed, step, 1))
         if self.progress.selected is None:
             return self.model.selection.choose(step, rng)
         largest = self.model.selection.largest.subnet
+        if self._between:
+            return any_budget_step(largest, self._sizes()[-1], self._between, rng, self.device)
         return sandwich_step(largest, self.selected_subnets(), rng, self.device)
+
+    @cached_property
+    def _order(self) -> tuple[int, ...] | None:
+        """Every component in the order of the slots, once stage 1 has ended."""
+        return self.model.selection.frozen(self.model.selection.stage1_steps).order
+
+    @cached_property
+    def _between(self) -> tuple[TrainedSubnet, ...]:
+        """What any-budget training draws from once stage 1 has ended."""
+        if not self.config.any_budget:
+            return ()
+        assert self._order is not None
+        return between(self.problem.space, self._sizes(), self._order, self.problem.groups)
 
     def _regularization(self, chosen: Step) -> Regularization:
         config = self.config
@@ -250,7 +238,7 @@ class Trainer:
             return [Subnet(len(self.problem.space), kept) for kept in self.progress.selected]
         return self.model.selection.frozen(self.progress.step).subnets
 
-    def _freeze(self) -> None:
+    def _freeze(self) -> dict[str, float]:
         outcome = self.model.selection.frozen(self.progress.step)
         entropy = "" if outcome.entropy is None else f" at row entropy {outcome.entropy:.4f}"
         logger.info("stage 2 begins: selection frozen%s", entropy)
@@ -258,22 +246,17 @@ class Trainer:
             self.progress,
             selected=tuple(one.kept for one in outcome.subnets),
             entropy=outcome.entropy,
+            collisions=outcome.collisions,
         )
         # Nothing selects any more: without a gradient AdamW leaves the scores alone.
         for scores in self.model.selection.parameters():
             scores.grad = None
+        return outcome.numbers
 
     def evaluate(self) -> dict[str, float]:
         """WER and CER of every size on the development sets, in per cent."""
-        supernet = self.model.supernet.eval()
         sizes = self._sizes()
-        encoders = {one.name: partial(encode_gated, supernet, one, self.device) for one in sizes}
-        numbers: dict[str, float] = {}
-        for name, cuts in self.corpus.development.items():
-            for size, transcripts in transcribe_cuts(encoders, cuts, self.corpus.tokens).items():
-                rates = error_rates(transcripts)
-                numbers |= {f"{name}_wer/{size}": rates.wer, f"{name}_cer/{size}": rates.cer}
-        supernet.train()
+        numbers = development_rates(self.model.supernet, sizes, self.corpus, self.device)
         logger.info("step %d: %s", self.progress.step, wer_summary(numbers))
         return numbers
 
@@ -287,42 +270,21 @@ class Trainer:
         ]
 
     def _write_checkpoint(self) -> Path:
-        numbers = self.evaluate()
-        sets = list(self.corpus.development)
-        subnets = tuple(
-            replace(
-                one,
-                metrics={
-                    f"dev_{rate}": float(np.mean([numbers[f"{s}_{rate}/{one.name}"] for s in sets]))
-                    for rate in ("wer", "cer")
-                },
-            )
-            for one in self._sizes()
-        )
-        path = self.folder / CHECKPOINT_FOLDER
+        sizes = rated(self._sizes(), self.evaluate(), list(self.corpus.development))
         checkpoint = Checkpoint(
             supernet=self.model.supernet.cpu().eval(),
             tokens=self.corpus.tokens,
-            subnets=subnets,
-            provenance=self._provenance(),
-            order=self.model.selection.frozen(self.model.selection.stage1_steps).order,
+            subnets=sizes,
+            provenance={
+                "command": self.command,
+                **run_facts(self.recipe, self.corpus, self.targets, self.progress),
+                "commit": self._started_from,
+            },
+            order=self._order,
+            leading=tuple(len(one.subnet.kept) for one in self._between),
         )
-        picture = to_png(selection_map(self.problem.space, subnets))
+        path = self.folder / CHECKPOINT_FOLDER
+        picture = to_png(selection_map(self.problem.space, sizes))
         metrics = (self.folder / METRICS).read_bytes()
         save_checkpoint(checkpoint, path, {SELECTION_PICTURE: picture, METRICS: metrics})
         return path
-
-    def _provenance(self) -> dict:
-        return {
-            "command": self.command,
-            "recipe": self.recipe.name,
-            "training": dataclasses.asdict(self.config),
-            "augmentation": dataclasses.asdict(self.recipe.augmentation),
-            "targets": [one.facts() for one in self.targets],
-            "row_entropy_at_freeze": self.progress.entropy,
-            "epochs": self.progress.epoch,
-            "skipped": dict(self.progress.skipped),
-            "data_digest": data_digest(self.corpus),
-            "commit": self._started_from,
-            "versions": package_versions(),
-        }

@@ -5,7 +5,8 @@ import math
 
 import torch
 
-from ortho_edge.training.losses import combine, ctc_losses, frame_losses
+from ortho_edge.training.losses import combine, ctc_losses, distillation_losses, frame_losses
+from tests.tolerances import tolerance
 
 
 def ctc_by_enumeration(probabilities: torch.Tensor, labels: list[int]) -> float:
@@ -52,3 +53,41 @@ def test_frame_losses_average_the_known_frames_alone() -> None:
 def test_frame_losses_of_unaligned_batches_are_zero() -> None:
     log_probs = torch.randn(2, 1, 4, 3).log_softmax(-1)
     assert frame_losses(log_probs, torch.full((1, 4), -1)).tolist() == [0.0, 0.0]
+
+
+def test_distillation_is_the_divergence_from_the_full_network_over_real_frames() -> None:
+    torch.manual_seed(0)
+    log_probs = torch.randn(3, 2, 5, 4).log_softmax(-1).requires_grad_()
+    lengths = torch.tensor([5, 3])
+    losses = distillation_losses(log_probs, lengths)
+    frames = [(row, t) for row in range(2) for t in range(lengths[row])]
+    expected = [
+        sum(
+            p * math.log(p / q)
+            for row, t in frames
+            for p, q in zip(
+                log_probs[0, row, t].exp().tolist(), log_probs[s, row, t].exp().tolist(),
+                strict=True,
+            )
+        )
+        / 8
+        for s in (1, 2)
+    ]  # fmt: skip
+    torch.testing.assert_close(losses, torch.tensor(expected), **tolerance("float32_reordered"))
+    losses.sum().backward()
+    assert log_probs.grad is not None
+    assert not log_probs.grad[0].any(), "the teacher learns from its pupils"
+    assert not log_probs.grad[:, 1, 3:].any()
+    # Through the softmax the gradient of a frame is the difference of the posteriors.
+    logits = log_probs.detach().clone().requires_grad_()
+    distillation_losses(logits.log_softmax(-1), lengths).sum().backward()
+    assert logits.grad is not None
+    difference = (log_probs[1, 0, 0].exp() - log_probs[0, 0, 0].exp()) / 8
+    torch.testing.assert_close(
+        logits.grad[1, 0, 0], difference.detach(), **tolerance("float32_reordered")
+    )
+
+
+def test_distillation_of_a_network_alone_is_nothing() -> None:
+    log_probs = torch.randn(1, 2, 5, 4).log_softmax(-1)
+    assert distillation_losses(log_probs, torch.tensor([5, 3])).shape == (0,)

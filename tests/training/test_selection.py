@@ -221,6 +221,16 @@ def test_what_is_trained_alone_is_what_the_update_runs(
     torch.testing.assert_close(chosen.gates[0], trainer.model.selection.largest.subnet.gates())
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"distill": 0.5}, "distill into"), ({"any_budget": True}, "between")]
+)
+def test_what_needs_subnets_is_refused_where_there_are_none(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=f"method full trains a single network: .*{message}"):
+        selection("full", **changes)
+    with pytest.raises(ValueError, match="distill must be 0 or more, not -1"):
+        selection("orthosoftmax", distill=-1)
+
+
 def test_an_unknown_method_is_named(
     tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
 ) -> None:

@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.components import ComponentSpace
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.costs import criterion_costs
 from ortho_edge.ortho_softmax import SelectionProblem, Target, initial_scores
 from ortho_edge.subnet import Subnet
-from ortho_edge.training.subnet_sampling import droppable_modules, sandwich_step, soft_step
+from ortho_edge.training.subnet_sampling import (
+    any_budget_step,
+    droppable_modules,
+    sandwich_step,
+    soft_step,
+)
 
 SPACE = ComponentSpace(
     Architecture(
@@ -40,6 +46,28 @@ def test_sandwich_of_one_size_repeats_nothing() -> None:
         SPACE.full(), [Subnet(len(SPACE), (0,))], np.random.default_rng(0), torch.device("cpu")
     )
     assert chosen.heads == (0, 1)
+
+
+def test_any_budget_draws_its_middle_subnet_by_the_share_of_the_flops() -> None:
+    smallest, *middle = (
+        TrainedSubnet(name="", subnet=Subnet.of(len(SPACE), range(size)), head=head, target=share)
+        for size, head, share in ((4, 3, 0.3), (6, 3, 0.4), (9, 2, 0.5), (15, 1, 0.9))
+    )
+    drawn = []
+    for step in range(600):
+        chosen = any_budget_step(
+            SPACE.full(), smallest, middle, np.random.default_rng(step), torch.device("cpu")
+        )
+        full, between, last = chosen.computed
+        assert (full, last) == (SPACE.full(), smallest.subnet)
+        (one,) = [one for one in middle if one.subnet == between]
+        assert chosen.heads == (0, one.head, 3)
+        assert chosen.names == ("full", "between", "target3")
+        torch.testing.assert_close(chosen.gates[1], between.gates())
+        drawn.append(one.target)
+    # Each is the largest within its shares: 0.4 to 0.5, to 0.9, to 1 of the 0.6 in all.
+    for share, expected in ((0.4, 1 / 6), (0.5, 4 / 6), (0.9, 1 / 6)):
+        assert abs(drawn.count(share) / 600 - expected) < 4 * (0.25 / 600) ** 0.5
 
 
 @pytest.mark.parametrize("granularity", ["component", "layer"])

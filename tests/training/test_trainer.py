@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ortho_edge.data.waveforms import each_cut
 from ortho_edge.devices.catalogue import load_profile, profile_text
 from ortho_edge.devices.latency import predict_latency
 from ortho_edge.devices.profile import DeviceProfile
+from ortho_edge.nesting import leading_subnets
 from ortho_edge.subnet import Subnet
 from ortho_edge.tokens import character_tokens
 from ortho_edge.training.corpora import Corpus
@@ -90,6 +92,37 @@ def test_a_run_that_died_without_saving_repeats_its_steps_once(
     assert resumed.progress.step == 4
     resumed.run()
     assert losses(tmp_path / "dying") == losses(whole)
+
+
+def test_distillation_and_any_budget_resume_exactly_and_leave_subnets_for_every_budget(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    training = replace(tone_recipe.training, distill=0.5, any_budget=True)
+    recipe = replace(tone_recipe, training=training)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trainer(recipe, tone_corpus, whole).run()
+    for stop in (5, 9, None):
+        trainer(recipe, tone_corpus, parts).run(stop_after=stop)
+    assert losses(parts) == losses(whole)
+    steps = losses(whole)
+    assert all(numbers["loss/distill"] > 0 for numbers in steps.values())
+    assert {*steps[11]} == {"loss/full", "loss/between", "loss/target2", "loss/distill"}
+    checkpoint = load_checkpoint(whole / "checkpoint")
+    full, large, small = checkpoint.subnets
+    leading = leading_subnets(checkpoint)
+    for before, after in pairwise([small, *leading, full]):
+        assert before.subnet <= after.subnet
+        assert len(after.subnet.kept) == len(before.subnet.kept) + 1
+    assert large.subnet in [one.subnet for one in leading]
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    (frozen,) = [line for line in lines if "freeze/entropy" in line]
+    assert frozen["step"] == training.stage1_steps
+    assert frozen["freeze/entropy"] == checkpoint.provenance["row_entropy_at_freeze"]
+    assert frozen["freeze/collisions"] == checkpoint.provenance["row_collisions_at_freeze"]
+    assert checkpoint.provenance["training"]["distill"] == 0.5
+    # Whoever drops an option in the middle of a run is told which.
+    with pytest.raises(UserError, match="another any_budget, distill"):
+        trainer(tone_recipe, tone_corpus, parts)
 
 
 def test_stage_two_trains_frozen_nested_subnets_within_their_targets(

@@ -40,4 +40,8 @@ def make_selection(
     """
     if config.method not in METHODS:
         raise ValueError(f"unknown method {config.method!r}; known: {', '.join(METHODS)}")
-    return METHODS[config.method](problem, config, tuple(targets))
+    selection = METHODS[config.method](problem, config, tuple(targets))
+    if not selection.targets and (config.distill or config.any_budget):
+        wanted = "distill into" if config.distill else "train between"
+        raise ValueError(f"method {config.method} trains a single network: no subnets to {wanted}")
+    return selection

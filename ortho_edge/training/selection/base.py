@@ -20,11 +20,19 @@ class Frozen:
         subnets: One per target.
         order: Every component, in the order in which sizes take them; None where there is none.
         entropy: Mean row entropy, where rows decide.
+        collisions: Rows whose most likely group an earlier row claims too; these got another.
     """
 
     subnets: list[Subnet]
     order: tuple[int, ...] | None = None
     entropy: float | None = None
+    collisions: int | None = None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What the log says of it."""
+        found = {"freeze/entropy": self.entropy, "freeze/collisions": self.collisions}
+        return {name: float(value) for name, value in found.items() if value is not None}
 
 
 class Selection(nn.Module):

@@ -9,6 +9,7 @@ from ortho_edge.ortho_softmax import (
     SelectionProblem,
     Target,
     component_order,
+    count_collisions,
     decided_rows,
     decode,
     initial_scores,
@@ -51,4 +52,5 @@ class OrthoSoftmax(Selection):
             subnets=decode(self.problem, self.scores, now, self.targets),
             order=component_order(self.problem, self.scores, now, self.targets),
             entropy=row_entropy(probabilities[:leading]),
+            collisions=count_collisions(probabilities[:leading]),
         )
