@@ -1,0 +1,203 @@
+"""What each method of selection reaches: error rates of runs side by side, as Markdown.
+
+python -m bench.methods_table runs/small --set digits_small/unseen --reference alone
+
+reads every `*/checkpoint` below the folder. Runs of one size belong together when they share
+method, seed and, up to its last `-`, the folder's name without the size (`alone-038-s1`).
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from ortho_edge.atomic import write_atomically
+from ortho_edge.checkpoint import TrainedSubnet
+from ortho_edge.cli import UserError, run
+from ortho_edge.reporting.comparison import paired_difference
+from ortho_edge.reporting.runs import Run, Scores, load_run, score_sizes, with_scores
+from ortho_edge.training.corpora import DataOptions
+from ortho_edge.training.speech_sets import speech_set
+
+SIZE_IN_NAME = re.compile(r"-\d{3}(?=-)")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Compare the methods that trained the runs of a folder."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Holds runs, each with a checkpoint/."""
+    set: tuple[str, ...]
+    """Sets to evaluate on, RECIPE/SET."""
+    reference: str = "alone"
+    """Name of the runs that the others are compared with, size by size."""
+    data: Path | None = None
+    """Folder of the corpora."""
+    out: Path | None = None
+    """Also write every figure as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A size of a run."""
+
+    run: Run
+    trained: TrainedSubnet
+
+    @property
+    def share(self) -> float:
+        """FLOPs over those of the full network."""
+        return self.run.flops_share(self.trained)
+
+    def scores(self, name: str) -> Scores:
+        """On a set."""
+        return self.run.scores[name][self.trained.name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Sizes that one method reached with one seed, in one run or a run for each.
+
+    Attributes:
+        name: Of the method, as the folders have it.
+        entries: By name of the size, the largest first.
+        minutes: Of updates, all runs together.
+    """
+
+    name: str
+    entries: Mapping[str, Entry]
+    minutes: float
+
+
+def update_minutes(run: Run) -> float:
+    """Time that the updates of a run took, without reading data and evaluation."""
+    _, seconds = run.curves["seconds"]
+    return sum(seconds) / len(seconds) * float(str(run.settings["num_steps"])) / 60
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """Runs of one size put together, `full` with those that it is the largest size of."""
+    by_name: dict[str, list[Run]] = {}
+    for one in runs:
+        by_name.setdefault(SIZE_IN_NAME.sub("", one.name), []).append(one)
+    for name, members in by_name.items():
+        seed = name.rpartition("-")[2]
+        alone = all(len(one.checkpoint.subnets) == 1 for one in members)
+        if alone and not name.startswith("full") and f"full-{seed}" in by_name:
+            members += by_name[f"full-{seed}"]
+    return [
+        Row(
+            name=name,
+            entries=dict(
+                sorted(
+                    (
+                        (one.name, Entry(run=member, trained=one))
+                        for member in members
+                        for one in member.checkpoint.subnets
+                    ),
+                    key=lambda item: -item[1].share,
+                )
+            ),
+            minutes=sum(map(update_minutes, members)),
+        )
+        for name, members in by_name.items()
+        if not name.startswith("full")
+    ]
+
+
+def table(found: Sequence[Row], set_name: str) -> str:
+    """WER and CER of every size, and the time of all updates."""
+    sizes = max(len(row.entries) for row in found)
+    lines = [
+        f"| {set_name}: WER / CER, % (FLOPs) |" + " |" * sizes + " minutes |",
+        "| --- |" + " ---: |" * (sizes + 1),
+    ]
+    for row in found:
+        cells = [
+            f"{rates.wer:.1f} / {rates.cer:.1f} ({100 * entry.share:.0f} %)"
+            for entry in row.entries.values()
+            for rates in [entry.scores(set_name).rates]
+        ]
+        cells += [""] * (sizes - len(cells))
+        lines.append(f"| {row.name} | {' | '.join(cells)} | {row.minutes:.1f} |")
+    return "\n".join(lines)
+
+
+def differences(found: Sequence[Row], set_name: str, reference: str) -> str:
+    """How far each row is above the reference of its seed, in points, with 95 % intervals."""
+    known = {row.name: row for row in found}
+    lines = [
+        f"| {set_name}: WER above {reference}, points (95 %) | size | |",
+        "| --- | --- | --- |",
+    ]
+    for row in found:
+        base = known.get(f"{reference}-{row.name.rpartition('-')[2]}")
+        if base is None or base is row:
+            continue
+        for size in (name for name in row.entries if name in base.entries):
+            ours, theirs = (one.entries[size].scores(set_name).transcripts for one in (row, base))
+            gap = paired_difference(ours, theirs)
+            low, high = gap.interval
+            lines.append(f"| {row.name} | {size} | {gap.points:+.1f} ({low:+.1f} to {high:+.1f}) |")
+    return "\n".join(lines)
+
+
+def main(arguments: Arguments) -> None:
+    """Evaluates and prints."""
+    torch.set_num_threads(1)
+    paths = sorted(arguments.folder.glob("*/checkpoint"))
+    if not paths:
+        raise UserError(f"no run with a checkpoint/ in {arguments.folder}")
+    runs = [load_run(path) for path in paths]
+    options = DataOptions(root=arguments.data)
+    for name in arguments.set:
+        cuts = speech_set(name, options).to_eager()
+        for number, one in enumerate(tqdm(runs, desc=name, unit="run", leave=False)):
+            runs[number] = with_scores(runs[number], name, score_sizes(one, name, cuts))
+    found = rows(runs)
+    for name in arguments.set:
+        print(f"{table(found, name)}\n\n{differences(found, name, arguments.reference)}\n")
+    if arguments.out is not None:
+        write_atomically(arguments.out, json.dumps(_record(found, arguments.set), indent=1) + "\n")
+
+
+def _record(found: Sequence[Row], sets: Sequence[str]) -> list[dict]:
+    return [
+        {
+            "row": row.name,
+            "size": size,
+            "run": entry.run.name,
+            "method": entry.run.method,
+            "seed": entry.run.settings["seed"],
+            "command": entry.run.checkpoint.provenance["command"],
+            "commit": entry.run.checkpoint.provenance["commit"],
+            "flops_share": entry.share,
+            "kept": list(entry.trained.subnet.kept),
+            "entropy": entry.run.checkpoint.provenance["row_entropy_at_freeze"],
+            "update_minutes": update_minutes(entry.run),
+            "dev_wer": entry.trained.metrics.get("dev_wer"),
+            **{
+                f"{name}/{key}": value
+                for name in sets
+                for rates in [entry.scores(name).rates]
+                for key, value in (
+                    ("wer", rates.wer),
+                    ("interval", rates.wer_interval),
+                    ("cer", rates.cer),
+                )
+            },
+        }
+        for row in found
+        for size, entry in row.entries.items()
+    ]
+
+
+if __name__ == "__main__":
+    run(main, Arguments, prog="python -m bench.methods_table")
