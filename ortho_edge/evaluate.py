@@ -27,6 +27,8 @@ class Arguments:
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
     synthetic: Path | None = None
     """Synthesised voices, which are part of digits/dev when training had them."""
+    lexicon: Path | None = None
+    """Pronunciations that turn a model's phonemes into words."""
     out: Path | None = None
     """Also write the table, every transcript included, as JSON."""
     plot: Path | None = None
@@ -49,6 +51,7 @@ def main(arguments: Arguments) -> None:
         )
     torch.set_num_threads(arguments.threads)
     encoders, tokens, costs = _encoders(arguments.model, arguments.threads)
+    tokens = _with_words(tokens, arguments)
     options = DataOptions(root=arguments.data, synthetic=arguments.synthetic)
     cuts = speech_set(arguments.set, options)
     transcripts = transcribe_cuts(encoders, cuts, tokens)
@@ -89,6 +92,19 @@ def _by_group(
         group: {name: rates[group] for name, rates in by_model.items()}
         for group in sorted({group for rates in by_model.values() for group in rates})
     }
+
+
+def _with_words(tokens: "Tokens", arguments: Arguments) -> "Tokens":
+    """Symbols that decode to words."""
+    from ortho_edge.lexicon import Lexicon, with_lexicon
+
+    if tokens.phonemic:
+        if arguments.lexicon is None:
+            raise UserError(f"{arguments.model} recognises phonemes: name their words by --lexicon")
+        return with_lexicon(tokens, Lexicon.load(arguments.lexicon))
+    if arguments.lexicon is not None:
+        raise UserError(f"{arguments.model} spells its words and needs no --lexicon")
+    return tokens
 
 
 def _plot(

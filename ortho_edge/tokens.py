@@ -2,17 +2,19 @@
 
 A symbol table is enough: characters, whole words and word pieces are all entries of it, and text
 is split by longest match. Words begin with U+2581 (as in sentencepiece), blank is symbol 0.
-`tokens.txt` holds one `symbol id` per line, the form that sherpa-onnx reads.
+Phonemes instead end words, with a `#` (`ortho_edge.lexicon` spells with them). `tokens.txt` holds
+one `symbol id` per line, the form that sherpa-onnx reads.
 """
 
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 BLANK = "<blk>"
 WORD_START = "\u2581"
+WORD_END = "#"
+"""Marks the phonemes that end a word, in tables of phonemes."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ class Tokens:
     def _longest(self) -> int:
         return max(map(len, self.symbols))
 
+    @cached_property
+    def phonemic(self) -> bool:
+        """Whether symbols are phonemes, which spell words only by way of a lexicon."""
+        marked = any(len(symbol) > 1 and symbol.endswith(WORD_END) for symbol in self.symbols)
+        return marked and not any(symbol.startswith(WORD_START) for symbol in self.symbols)
+
     def encode(self, text: str) -> list[int]:
         """Ids of `text` by longest match from the left.
 
@@ -68,8 +76,11 @@ class Tokens:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of symbol ids; blanks are left out."""
-        joined = "".join(self.symbols[index] for index in ids if index)
+        """The text of symbol ids; blanks are left out. A word of phonemes reads as `HH-AY`."""
+        symbols = [self.symbols[index] for index in ids if index]
+        if self.phonemic:
+            return " ".join("-".join(sounds) for sounds in phoneme_words(symbols))
+        joined = "".join(symbols)
         return " ".join(joined.replace(WORD_START, " ").split())
 
     @staticmethod
@@ -99,6 +110,18 @@ class Tokens:
         return cls(tuple(symbols))
 
 
+def phoneme_words(symbols: Iterable[str]) -> list[tuple[str, ...]]:
+    """Phonemes of each word, unmarked; what follows the last end of a word is a word, too."""
+    words: list[tuple[str, ...]] = []
+    sounds: list[str] = []
+    for symbol in symbols:
+        sounds.append(symbol.removesuffix(WORD_END))
+        if symbol.endswith(WORD_END):
+            words.append(tuple(sounds))
+            sounds = []
+    return [*words, tuple(sounds)] if sounds else words
+
+
 def character_tokens(words: Iterable[str] = (), characters: str = "") -> Tokens:
     """A table of whole `words` and, for everything else, single characters.
 
@@ -110,17 +133,11 @@ def character_tokens(words: Iterable[str] = (), characters: str = "") -> Tokens:
     return Tokens((BLANK, *(WORD_START + word for word in words), *spelled))
 
 
-def sentencepiece_tokens(model: Path) -> Tokens:
-    """The pieces of a sentencepiece model, without its unknown and control pieces.
-
-    Raises:
-        FileNotFoundError: The model is not there.
-    """
+def sentencepiece_tokens(model: bytes) -> Tokens:
+    """The pieces of a serialised sentencepiece model, without its unknown and control pieces."""
     import sentencepiece
 
-    if not model.is_file():
-        raise FileNotFoundError(f"no sentencepiece model at {model}")
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [
         processor.id_to_piece(index)
         for index in range(processor.get_piece_size())

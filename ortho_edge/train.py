@@ -24,11 +24,10 @@ class Arguments:
     out: Path | None = None
     """Folder of the run; runs/<recipe> by default."""
     data: Path | None = None
-    """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
+    """Folder of the corpora, by default ORTHO_EDGE_DATA, else ../shared/data; for librispeech_512
+    and tedlium2_384 what `python -m ortho_edge.prepare` wrote."""
     synthetic: Path | None = None
     """Synthesised voices made by `python -m ortho_edge.synthesize`, for the digits recipe."""
-    sentencepiece: Path | None = None
-    """Sentencepiece model, for librispeech_512 and tedlium2_384."""
     steps: int | None = None
     """Updates, instead of the recipe's number."""
     targets: tuple[str, ...] = ()
@@ -91,13 +90,7 @@ def main(arguments: Arguments) -> None:
     device = _device(arguments.device)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    corpus = chosen.corpus(
-        DataOptions(
-            root=arguments.data,
-            synthetic=arguments.synthetic,
-            sentencepiece=arguments.sentencepiece,
-        )
-    )
+    corpus = chosen.corpus(DataOptions(root=arguments.data, synthetic=arguments.synthetic))
     trainer = Trainer(
         recipe=chosen,
         corpus=corpus,

@@ -19,6 +19,7 @@ PACKAGES = {
 COMMANDS = (
     "train",
     "evaluate",
+    "prepare",
     "report",
     "profile",
     "select",

@@ -1,6 +1,6 @@
 """Symbol tables: text to ids and back, and the file that holds them."""
 
-from pathlib import Path
+import io
 
 import pytest
 import torch
@@ -115,24 +115,16 @@ def test_minimum_frames_is_where_ctc_becomes_feasible(ids: list[int]) -> None:
 SENTENCES = ["the cat sat on the mat", "a cat and a hat", "that hat sat there", "tea at ten"]
 
 
-@pytest.fixture(scope="module")
-def sentencepiece_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def test_sentencepiece_pieces_become_symbols() -> None:
     import sentencepiece
 
-    path = tmp_path_factory.mktemp("sentencepiece") / "bpe.model"
-    with path.open("wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(SENTENCES), model_writer=file, model_type="bpe",
-            vocab_size=32, minloglevel=3,
-        )  # fmt: skip
-    return path
-
-
-def test_sentencepiece_pieces_become_symbols(sentencepiece_model: Path) -> None:
-    import sentencepiece
-
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model))
-    table = sentencepiece_tokens(sentencepiece_model)
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES), model_writer=model, model_type="bpe",
+        vocab_size=32, minloglevel=3,
+    )  # fmt: skip
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    table = sentencepiece_tokens(model.getvalue())
     assert table.symbols[0] == BLANK
     assert not {"<unk>", "<s>", "</s>"} & set(table.symbols)
     pieces = {processor.id_to_piece(index) for index in range(processor.get_piece_size())}
@@ -145,6 +137,9 @@ def test_sentencepiece_pieces_become_symbols(sentencepiece_model: Path) -> None:
     assert any(len(symbol.strip(WORD_START)) > 1 for symbol in table.symbols[1:])
 
 
-def test_a_missing_sentencepiece_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no sentencepiece model at .*none\.model"):
-        sentencepiece_tokens(tmp_path / "none.model")
+def test_phonemes_are_told_from_spelled_words_and_read_apart() -> None:
+    table = Tokens((BLANK, "AY", "HH", "AY#", "N#"))
+    assert table.phonemic
+    assert table.decode([2, 0, 3, 1, 4, 2]) == "HH-AY AY-N HH"
+    assert not character_tokens(["ONE"], "ABC#").phonemic
+    assert not Tokens((BLANK, "#", "A")).phonemic

@@ -9,7 +9,7 @@ import csv
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import soundfile
@@ -17,7 +17,6 @@ from lhotse import AudioSource, CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.cut import Cut
 
 from ortho_edge.cli import UserError
-from ortho_edge.data.waveforms import each_cut
 
 logger = logging.getLogger(__name__)
 
@@ -128,61 +127,8 @@ def synthetic(folder: str | Path) -> CutSet:
     return CutSet.from_cuts(_transcribed_cuts(Path(folder), suffix=".flac"))
 
 
-def librispeech(root: str | Path, parts: Sequence[str], num_jobs: int = 1) -> CutSet:
-    """LibriSpeech through lhotse's recipe.
-
-    Args:
-        root: Folder that holds the parts, usually named ``LibriSpeech``.
-        parts: Such as ``train-clean-100`` or ``dev-other``.
-        num_jobs: Threads that read headers.
-
-    Raises:
-        UserError: A part is absent.
-    """
-    from lhotse.recipes import prepare_librispeech
-
-    for part in parts:
-        _require_folder(Path(root) / part)
-    manifests = prepare_librispeech(root, dataset_parts=list(parts), num_jobs=num_jobs)
-    cuts = [_from_manifests(manifests[part]) for part in parts]
-    return CutSet.from_cuts(cut for part in cuts for cut in each_cut(part))
-
-
-def tedlium2(root: str | Path, part: str, num_jobs: int = 1) -> CutSet:
-    """TED-LIUM 2 through lhotse's recipe, one cut for each transcribed segment of a talk.
-
-    Args:
-        root: Folder that holds ``train``, ``dev`` and ``test``, each with ``sph`` and ``stm``.
-        part: ``train``, ``dev`` or ``test``.
-        num_jobs: Threads that read headers.
-
-    Raises:
-        UserError: The part is absent.
-    """
-    from lhotse.audio.backend import audio_backend
-    from lhotse.recipes.tedlium2 import prepare_tedlium2
-
-    _require_folder(Path(root) / part)
-    # By itself lhotse calls the program sph2pipe for sphere files; libsndfile reads these.
-    with audio_backend("LibsndfileBackend"):
-        manifests = prepare_tedlium2(root, dataset_parts=part, num_jobs=num_jobs)
-    return _from_manifests(manifests[part])
-
-
-def _from_manifests(manifests: dict) -> CutSet:
-    """Makes one cut of each supervision, under the supervision's name."""
-    return CutSet.from_manifests(
-        recordings=manifests["recordings"], supervisions=manifests["supervisions"]
-    ).trim_to_supervisions(keep_overlapping=False)
-
-
 def _speaker(cut: Cut) -> str:
     return cut.supervisions[0].speaker or ""
-
-
-def _require_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"no such corpus folder: '{folder}'")
 
 
 def _transcribed_cuts(

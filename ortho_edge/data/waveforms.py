@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 from lhotse import CutSet, MonoCut
+from lhotse.audio.backend import audio_backend
 from lhotse.cut import Cut, MixedCut, PaddingCut
 
 from ortho_edge.data.audio import SAMPLE_RATE, AudioError, read_samples, resample
@@ -159,7 +160,9 @@ def _decode(stretch: _Stretch) -> np.ndarray:
 
 def _load_with_lhotse(cut: Cut) -> np.ndarray:
     try:
-        samples = cut.load_audio()
+        # By itself lhotse calls the program sph2pipe for sphere files; libsndfile reads these.
+        with audio_backend("LibsndfileBackend"):
+            samples = cut.load_audio()
     except Exception as error:  # lhotse's backends raise whatever they like
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"cannot read the audio of cut {cut.id}: {detail}"

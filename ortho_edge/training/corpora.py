@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ from lhotse.cut import Cut
 from ortho_edge.cli import UserError
 from ortho_edge.data import corpora
 from ortho_edge.data.digit_strings import digit_strings
+from ortho_edge.data.preparation import CHARACTERS, PreparedCorpus
 from ortho_edge.data.waveforms import each_cut
-from ortho_edge.tokens import Tokens, character_tokens, sentencepiece_tokens
+from ortho_edge.tokens import Tokens, character_tokens
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
-CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
 
 HELD_OUT_SPEAKER = "theo"
 """The speaker of the Free Spoken Digit Dataset whose voice no training ever hears."""
@@ -65,12 +66,10 @@ class DataOptions:
     Attributes:
         root: Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data.
         synthetic: Folder made by `python -m ortho_edge.synthesize`, or none.
-        sentencepiece: A sentencepiece model, for recipes with word pieces.
     """
 
     root: Path | None = None
     synthetic: Path | None = None
-    sentencepiece: Path | None = None
 
 
 def is_digits(text: str) -> bool:
@@ -211,41 +210,25 @@ def speechocean762_corpus(options: DataOptions) -> Corpus:
     )
 
 
-def _word_pieces(options: DataOptions) -> Tokens:
-    if options.sentencepiece is None:
-        raise UserError("this recipe needs --data.sentencepiece, a sentencepiece model file")
-    try:
-        return sentencepiece_tokens(options.sentencepiece)
-    except FileNotFoundError as error:
-        raise UserError(str(error)) from error
-
-
 def librispeech_corpus(options: DataOptions) -> Corpus:
-    """LibriSpeech's 960 hours in word pieces; dev-clean and dev-other choose."""
-    root = corpora.data_root(options.root)
-    tokens = _word_pieces(options)
-    training = corpora.librispeech(root, ["train-clean-100", "train-clean-360", "train-other-500"])
-    return Corpus(
-        tokens=tokens,
-        training_cuts=lambda epoch, progress: training,
-        development={
-            part: corpora.librispeech(root, [part]) for part in ("dev-clean", "dev-other")
-        },
-        test={
-            "test-clean": lambda: corpora.librispeech(root, ["test-clean"]),
-            "test-other": lambda: corpora.librispeech(root, ["test-other"]),
-        },
-    )
+    """LibriSpeech as `python -m ortho_edge.prepare` left it; its dev sets choose."""
+    return _prepared_corpus("librispeech", options)
 
 
 def tedlium2_corpus(options: DataOptions) -> Corpus:
-    """TED-LIUM release 2 in word pieces."""
-    root = corpora.data_root(options.root)
-    tokens = _word_pieces(options)
-    training = corpora.tedlium2(root, "train")
+    """TED-LIUM release 2 as `python -m ortho_edge.prepare` left it."""
+    return _prepared_corpus("tedlium2", options)
+
+
+def _prepared_corpus(name: str, options: DataOptions) -> Corpus:
+    """What parts are for stands in their names: train, dev and test."""
+    prepared = PreparedCorpus.find(corpora.data_root(options.root), name)
+    parts = prepared.facts.parts
     return Corpus(
-        tokens=tokens,
-        training_cuts=lambda epoch, progress: training,
-        development={"dev": corpora.tedlium2(root, "dev")},
-        test={"test": lambda: corpora.tedlium2(root, "test")},
+        tokens=prepared.tokens,
+        training_cuts=lambda epoch, progress: prepared.training_cuts(epoch),
+        development={
+            part: prepared.cuts(part).to_eager() for part in parts if part.startswith("dev")
+        },
+        test={part: partial(prepared.cuts, part) for part in parts if part.startswith("test")},
     )

@@ -136,8 +136,8 @@ def speechocean762() -> Recipe:
     )  # fmt: skip
 
 
-# The paper's audio is 60-7600 Hz, ours 20-7600 Hz as in sherpa-onnx; its labels are phonemes, ours
-# word pieces, which need no lexicon. Everything else below is as released.
+# The paper's audio is 60-7600 Hz, ours 20-7600 Hz as in sherpa-onnx. Labels are what the corpus was
+# prepared with: phonemes as in the paper, word pieces or characters. All else is as released.
 PAPER_AUGMENTATION = Augmentation(
     speed_probability=0.67, speed=(0.9, 1.1), reverberation_probability=0.0,
     band_limit_probability=0.0, noise_probability=0.0, gain_db=(0.0, 0.0), tempo_probability=0.0,

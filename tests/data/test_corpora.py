@@ -103,44 +103,11 @@ def test_an_absent_data_folder_is_one_line_with_the_way_out(
         corpora.synthetic,
         lambda root: corpora.speechocean762(root, "dev"),
         lambda root: corpora.speechocean762(root, "devel"),
-        lambda root: corpora.librispeech(root, ["dev-clean"]),
-        lambda root: corpora.tedlium2(root, "dev"),
     ],
 )
 def test_an_absent_corpus_is_the_users_mistake(tmp_path: Path, load) -> None:
     with pytest.raises(UserError):
         load(tmp_path)
-
-
-def test_librispeech_layout_is_read_through_lhotse(tmp_path: Path) -> None:
-    chapter = tmp_path / "dev-clean" / "84" / "121123"
-    chapter.mkdir(parents=True)
-    for index in range(2):
-        samples = speech_like(1.0 + index, 16000, seed=index)
-        soundfile.write(chapter / f"84-121123-000{index}.flac", samples, 16000)
-    (chapter / "84-121123.trans.txt").write_text("84-121123-0000 GO\n84-121123-0001 DO YOU HEAR\n")
-    cuts = list(each_cut(corpora.librispeech(tmp_path, ["dev-clean"])))
-    assert [cut.id for cut in cuts] == ["84-121123-0000", "84-121123-0001"]
-    assert cuts[1].supervisions[0].text == "DO YOU HEAR"
-    assert cuts[1].supervisions[0].speaker == "84"
-    assert len(load_cut(cuts[1])) == 32000
-
-
-def test_tedlium2_segments_have_the_same_names_each_time(tmp_path: Path) -> None:
-    (tmp_path / "dev" / "sph").mkdir(parents=True)
-    (tmp_path / "dev" / "stm").mkdir()
-    samples = speech_like(6.0, 16000, seed=5)
-    soundfile.write(tmp_path / "dev" / "sph" / "Talk_2001.sph", samples, 16000, format="NIST")
-    (tmp_path / "dev" / "stm" / "Talk_2001.stm").write_text(
-        "Talk_2001 1 Talk_2001 0.5 2.0 <o,f0,male> hello there\n"
-        "Talk_2001 1 inter 2.0 3.0 <o,,unknown> ignore_time_segment_in_scoring\n"
-        "Talk_2001 1 Talk_2001 3.25 5.0 <o,f0,male> good bye\n"
-    )
-    first, again = (list(each_cut(corpora.tedlium2(tmp_path, "dev"))) for _ in range(2))
-    assert [cut.id for cut in first] == [cut.id for cut in again] == ["Talk_2001-0", "Talk_2001-2"]
-    assert first[1].supervisions[0].text == "good bye"
-    expected, _ = soundfile.read(tmp_path / "dev" / "sph" / "Talk_2001.sph", dtype="float32")
-    assert (load_cut(first[1]) == expected[52000:80000]).all()
 
 
 @pytest.mark.data

@@ -1,5 +1,7 @@
 """A corpus that anyone can make: three 'words' as tones, in noise."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import soundfile
 from lhotse import CutSet
 
+from ortho_edge.cli import run
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.data.augmentation import Augmentation
 from ortho_edge.data.corpora import synthetic
@@ -93,3 +96,18 @@ def tone_recipe() -> Recipe:
         ),
         augmentation=replace(Augmentation.none(), speed_probability=0.5, noise_probability=0.5),
     )  # fmt: skip
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a command in this process and returns its exit status."""
+
+    def call(module, *arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        try:
+            run(module.main, module.Arguments, prog="command")
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return call

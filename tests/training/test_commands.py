@@ -1,7 +1,6 @@
 """The commands train and evaluate: what they write, and one line for every mistake."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,26 +9,10 @@ import torch
 
 from ortho_edge import evaluate, train
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
-from ortho_edge.cli import run
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import character_tokens
 from ortho_edge.training.recipes import Recipe
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs a command in this process and returns its exit status."""
-
-    def call(module, *arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["command", *arguments])
-        try:
-            run(module.main, module.Arguments, prog="command")
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
-
-    return call
 
 
 @pytest.fixture
@@ -110,7 +93,7 @@ def test_evaluate_without_a_model(
         (["digits", "--steps", "1"], "num_steps must be at least 2"),
         (["digits", "--distill", "-1"], "distill must be 0 or more, not -1"),
         (["digits", "--data", "/nowhere"], "/nowhere"),
-        (["librispeech_512", "--data", "."], "sentencepiece"),
+        (["librispeech_512", "--data", "."], "python -m ortho_edge.prepare librispeech"),
         (["digits", "--device", "abacus"], "abacus"),
     ],
 )
