@@ -34,7 +34,8 @@ class Candidate:
         flops: For the budget's audio length.
         flops_share: Of the full network.
         latency: Prediction per runtime.
-        memory_mb: Of the runtime that needs most, like `size_mb`.
+        memory_mb: Of the runtime that needs most, like `size_mb` and `planned_mb`.
+        planned_mb: The part of the memory that a runtime plans ahead, for the longest input.
         memory_provenance: How that figure came about.
     """
 
@@ -46,11 +47,12 @@ class Candidate:
     memory_mb: float
     memory_provenance: Provenance
     size_mb: float
+    planned_mb: float = 0.0
 
     @property
     def latency_ms(self) -> float:
-        """Latency of the slowest runtime."""
-        return max(prediction.milliseconds for prediction in self.latency)
+        """Latency of the slowest runtime, the median of many calls."""
+        return max(prediction.p50_milliseconds for prediction in self.latency)
 
     @property
     def memory_basis(self) -> str:
@@ -150,6 +152,7 @@ def candidate(
         memory_mb=fullest.memory_mb,
         memory_provenance=fullest.memory_provenance,
         size_mb=max(one.size_mb for one in prints),
+        planned_mb=max(one.planned_mb for one in prints),
     )
 
 

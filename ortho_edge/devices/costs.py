@@ -39,7 +39,9 @@ def latency_costs(
         known = figured_precision(profile, runtime, precision)
         return tabulate(
             space,
-            lambda one: predict_latency(profile, space, one, seconds, runtime, known).milliseconds,
+            lambda one: (
+                predict_latency(profile, space, one, seconds, runtime, known).p50_milliseconds
+            ),
         )
 
     return CostModel(

@@ -112,7 +112,9 @@ def count_device(
     files = export_probes(made, [runtime], folder, workers)
     timings = {
         (runtime.key, probe.trained.name, seconds): Timing(
-            milliseconds=speed.milliseconds(instructions), spread_percent=0.0
+            milliseconds=speed.milliseconds(instructions),
+            spread_percent=0.0,
+            median_milliseconds=speed.milliseconds(instructions),
         )
         for probe in tqdm(made, desc=f"counting on {core}", unit="network")
         for seconds, instructions in zip(

@@ -61,20 +61,27 @@ def fit_modules(observations: Sequence[Observation], pull: float = PULL) -> dict
     }
 
 
-def fit_scale(modules: dict[Kind, ModuleCost], observations: Sequence[Observation]) -> float:
-    """The factor between whole networks and the sum of their modules."""
-    ratios = [one.milliseconds / _sum_ms(modules, one.works) for one in observations]
-    return _short(np.exp(np.mean(np.log(ratios))))
+def fit_scale(
+    modules: dict[Kind, ModuleCost], observations: Sequence[Observation]
+) -> tuple[float, float]:
+    """What tells whole networks from the sum of their modules: a factor, and us per module."""
+    terms = [[_sum_ms(modules, one.works), len(one.works) / 1000] for one in observations]
+    rows = np.array(terms) / np.array([[one.milliseconds] for one in observations])
+    solution, _ = nnls(rows, np.ones(len(rows)))
+    return _short(solution[0]), _short(solution[1])
 
 
 def fit_error(
-    modules: dict[Kind, ModuleCost], scale: float, observations: Sequence[Observation]
+    modules: dict[Kind, ModuleCost],
+    scale: float,
+    observations: Sequence[Observation],
+    us_per_boundary: float = 0.0,
 ) -> FitError:
     """How well coefficients predict other observations."""
-    errors = [
-        100 * abs(scale * _sum_ms(modules, one.works) / one.milliseconds - 1)
-        for one in observations
-    ]
+    errors = []
+    for one in observations:
+        predicted = scale * _sum_ms(modules, one.works) + us_per_boundary * len(one.works) / 1000
+        errors.append(100 * abs(predicted / one.milliseconds - 1))
     return FitError(mean_percent=float(np.mean(errors)), worst_percent=float(np.max(errors)))
 
 

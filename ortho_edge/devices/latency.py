@@ -18,7 +18,7 @@ from ortho_edge.devices.profile import (
     RuntimeCost,
     SizeCost,
 )
-from ortho_edge.devices.workload import BYTES, Work, in_tiles, workload
+from ortho_edge.devices.workload import BYTES, Work, in_tiles, planned_elements, workload
 from ortho_edge.subnet import Subnet
 
 MEMORY_BASIS: Mapping[Provenance, str] = {
@@ -35,7 +35,7 @@ class Prediction:
     """A latency that was computed, not observed.
 
     Attributes:
-        milliseconds: For one utterance, one thread.
+        milliseconds: For one utterance, one thread, undisturbed: the minimum of many calls.
         seconds: Length of the utterance.
         provenance: How the profile's figures came about.
         source: From which figures.
@@ -43,6 +43,7 @@ class Prediction:
         precision: Whose figures they are.
         assumed_speed: What made time of counted instructions or of Vela's cycles; then the error is
             that of counts.
+        p50_ratio: Median of many calls over the minimum; 1 where the profile does not tell.
     """
 
     milliseconds: float
@@ -53,6 +54,12 @@ class Prediction:
     error_percent: float | None = None
     precision: str = "fp32"
     assumed_speed: AssumedSpeed | None = None
+    p50_ratio: float = 1.0
+
+    @property
+    def p50_milliseconds(self) -> float:
+        """The median of many calls, which budgets limit."""
+        return self.milliseconds * self.p50_ratio
 
     @property
     def basis(self) -> str:
@@ -79,11 +86,13 @@ class Footprint:
 
     Attributes:
         memory_mb: What loading and running it adds to a process, at the peak.
+        planned_mb: The part of it that the runtime plans ahead, for the longest input.
         size_mb: The file.
     """
 
     memory_mb: float
     memory_provenance: Provenance
+    planned_mb: float
     size_mb: float
     size_provenance: Provenance
 
@@ -130,12 +139,10 @@ def predict_latency(
         UserError: The profile has no figures for that runtime and precision.
     """
     costs = runtime_cost(profile, runtime, precision)
-    total = sum(
-        module_microseconds(costs.modules[work.kind], work)
-        for work in in_tiles(workload(space, subnet, seconds), seconds, costs.rows_at_once)
-    )
+    works = in_tiles(workload(space, subnet, seconds), seconds, costs.rows_at_once)
+    total = sum(module_microseconds(costs.modules[work.kind], work) for work in works)
     return Prediction(
-        milliseconds=costs.scale * total / 1000,
+        milliseconds=(costs.scale * total + costs.us_per_boundary * len(works)) / 1000,
         seconds=seconds,
         runtime=runtime,
         provenance=costs.provenance,
@@ -143,6 +150,7 @@ def predict_latency(
         error_percent=costs.error_percent,
         precision=precision,
         assumed_speed=costs.assumed_speed,
+        p50_ratio=costs.p50_ratio or 1.0,
     )
 
 
@@ -171,6 +179,7 @@ def predict_footprint(
         memory_mb=memory.fixed_mb
         + (memory.weight_copies * params + memory.activation_copies * live) * BYTES / 1e6,
         memory_provenance=memory.provenance,
+        planned_mb=memory.planned_copies * planned_elements(space.architecture) * BYTES / 1e6,
         size_mb=file_bytes(size, works) / 1e6,
         size_provenance=size.provenance,
     )

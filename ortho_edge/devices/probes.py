@@ -14,6 +14,8 @@ from ortho_edge.tokens import BLANK, Tokens
 
 FIT_SHARES = (0.3,)
 HELD_OUT_SHARES = (0.2, 0.6)
+MORE_SHARES = (0.12, 0.2, 0.4, 0.52, 0.68, 0.84)
+"""Of further whole networks for times: caches hold the weights of two blocks, not those of all."""
 WIDE_VOCAB = 512
 FEW_BLOCKS = 2
 """Enough to see what a module costs, and quick to export."""
@@ -34,8 +36,14 @@ class Probe:
     held_out: bool = False
 
 
-def probes(checkpoint: Checkpoint, seed: int) -> list[Probe]:
-    """Networks that tell the costs of the module kinds apart, whole ones, and held-out ones."""
+def probes(checkpoint: Checkpoint, seed: int, *, for_times: bool = False) -> list[Probe]:
+    """Networks that tell the costs of the module kinds apart, whole ones, and held-out ones.
+
+    Args:
+        checkpoint: Whose architecture they have.
+        seed: Of the random ones.
+        for_times: Whether caches matter to what is measured: then more whole ones are needed.
+    """
     space = checkpoint.supernet.space
     generator = np.random.default_rng(seed)
     few = _reshaped(checkpoint, num_blocks=FEW_BLOCKS)
@@ -57,6 +65,7 @@ def probes(checkpoint: Checkpoint, seed: int) -> list[Probe]:
         _probe(checkpoint, "full", space.full(), whole=True),
         *(whole(f"random-{100 * share:.0f}", share) for share in FIT_SHARES),
         *(whole(f"held-out-{100 * share:.0f}", share, held_out=True) for share in HELD_OUT_SHARES),
+        *(whole(f"whole-{100 * share:.0f}", share) for share in MORE_SHARES if for_times),
     ]
 
 

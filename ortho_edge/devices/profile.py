@@ -2,10 +2,11 @@
 
 The latency of a module is `us_per_call + us_per_mflop * MFLOP + us_per_weight_mb * MB of weights +
 us_per_activation_mb * MB of activations`, and that of a network is `scale` times the sum over its
-modules. FLOPs and bytes of a module follow from the architecture, the kept components and the
-number of encoder frames T' (`ortho_edge.devices.workload`): feed-forward modules come out linear in
-chunks and T', attention linear in heads with a term in T' squared. So one profile serves every
-architecture of the family. Every table says how its figures came about, and from what.
+modules, plus `us_per_boundary` for each of them. FLOPs and bytes of a module follow from the
+architecture, the kept components and the number of encoder frames T' (see `workload`):
+feed-forward modules come out linear in chunks and T', attention linear in heads with a term in T'
+squared. So one profile serves every architecture of the family. Every table says how its
+figures came about, and from what.
 
 Units: MB is 10^6 bytes, us is microseconds.
 """
@@ -143,6 +144,9 @@ class MemoryCost:
     fixed_mb: float
     weight_copies: float
     activation_copies: float
+    planned_copies: float = 0.0
+    """Of what `ortho_edge.devices.workload.planned_elements` counts: memory that the runtime plans
+    ahead for the longest input, which the peak includes; 0 where it plans none."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when a term is negative or not finite."""
@@ -210,11 +214,15 @@ class RuntimeCost:
     size: SizeCost
     scale: float = 1.0
     """Whole networks against the sum of their modules."""
+    us_per_boundary: float = 0.0
+    """What every module of a whole network takes besides."""
     error_percent: float | None = None
     """Mean absolute error on subnets that were held out of the fit."""
     worst_error_percent: float | None = None
     spread_percent: float | None = None
     """Noise: how much two halves of the same measurement differ."""
+    p50_ratio: float | None = None
+    """Median of all calls over their minimum, on average; the tables are fitted to minima."""
     rows_at_once: int = 1
     """Rows of a matrix product that the kernels compute together: FLOPs are those of full tiles."""
     assumed_speed: AssumedSpeed | None = None
@@ -225,6 +233,10 @@ class RuntimeCost:
         _not_negative(self)
         _require(self.rows_at_once > 0, f"rows_at_once must be above 0, not {self.rows_at_once}")
         _require(self.scale > 0, f"scale must be above 0, not {self.scale}")
+        _require(
+            self.p50_ratio is None or self.p50_ratio >= 1,
+            f"p50_ratio must be at least 1, not {self.p50_ratio}",
+        )
         for kind in self.modules:
             _require(kind in KINDS, f"unknown module kind {kind!r}; known: {', '.join(KINDS)}")
         for kind in KINDS:

@@ -3,17 +3,22 @@
 The calls take turns, so that a slow minute hits all of them alike, and the minimum counts: other
 work only ever adds. The clock is the CPU time of the calling thread. Runtimes that were told to use
 one thread compute on that thread, so on an idle core this is the wall-clock latency, and on a busy
-one it leaves out the time in which the scheduler ran something else.
+one it leaves out the time in which the scheduler ran something else. What is too noisy after all
+have had their turns is measured again.
 """
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import mean, median
 from typing import TypeVar
 
 from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 
@@ -22,6 +27,8 @@ CALLS_PER_TURN = 3
 """In a row, so that caches hold what the call itself touches; the minimum of a turn counts."""
 MIN_ROUNDS = 8
 QUIET_SPREAD_PERCENT = 1.0
+USELESS_SPREAD_PERCENT = 5.0
+"""On average: then the figures hardly tell one size from the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +37,12 @@ class Timing:
 
     Attributes:
         spread_percent: Difference between the minima of the even and the odd rounds.
+        median_milliseconds: Of all calls, disturbed ones included: the p50 on this machine.
     """
 
     milliseconds: float
     spread_percent: float
+    median_milliseconds: float
 
 
 @contextmanager
@@ -57,7 +66,10 @@ def time_in_turns(
     label: str = "timing",
     clock: Callable[[], float] = time.thread_time,
 ) -> dict[Key, Timing]:
-    """Times calls in rounds until the noise is small or the time is up.
+    """Times calls in rounds until every call's noise is small or the time is up.
+
+    After `MIN_ROUNDS` only calls whose noise is too large take further turns. A warning tells when
+    the time was up before.
 
     Args:
         calls: What to time, each called with nothing.
@@ -69,33 +81,56 @@ def time_in_turns(
     for call in calls.values():
         for _ in range(WARM_UP_CALLS):
             call()
-    minima = [dict.fromkeys(calls, float("inf")) for _ in range(2)]
+    halves = {key: _Halves() for key in calls}
     start, rounds = time.monotonic(), 0
+    noisy = list(calls)
     with tqdm(total=round(limit_seconds), unit="s", desc=label) as bar:
-        while rounds < 2 or time.monotonic() < stop:
-            half = minima[rounds % 2]
-            for key, call in calls.items():
-                for _ in range(CALLS_PER_TURN):
-                    begin = clock()
-                    call()
-                    half[key] = min(half[key], clock() - begin)
+        while noisy and (rounds < 2 or time.monotonic() < stop):
+            for key in noisy:
+                halves[key].turn(rounds % 2, calls[key], clock)
             rounds += 1
             bar.update(min(round(time.monotonic() - start), bar.total) - bar.n)
-            if rounds >= MIN_ROUNDS and rounds % 2 == 0 and _spread(minima) < QUIET_SPREAD_PERCENT:
-                break
-    return {
-        key: Timing(
-            milliseconds=1000 * min(half[key] for half in minima),
-            spread_percent=_difference_percent(minima[0][key], minima[1][key]),
+            if rounds >= MIN_ROUNDS and rounds % 2 == 0:
+                noisy = [key for key in calls if halves[key].spread >= QUIET_SPREAD_PERCENT]
+    timings = {key: one.timing() for key, one in halves.items()}
+    if noisy:
+        _warn(label, [one.spread_percent for one in timings.values()], limit_seconds)
+    return timings
+
+
+class _Halves:
+    """Durations in seconds of one call, those of even rounds apart from those of odd ones."""
+
+    def __init__(self) -> None:
+        self.seconds: tuple[list[float], list[float]] = ([], [])
+
+    def turn(self, half: int, call: Callable[[], object], clock: Callable[[], float]) -> None:
+        for _ in range(CALLS_PER_TURN):
+            begin = clock()
+            call()
+            self.seconds[half].append(clock() - begin)
+
+    @property
+    def spread(self) -> float:
+        even, odd = map(min, self.seconds)
+        return 100 * abs(even - odd) / min(even, odd)
+
+    def timing(self) -> Timing:
+        both = [*self.seconds[0], *self.seconds[1]]
+        return Timing(
+            milliseconds=1000 * min(both),
+            spread_percent=self.spread,
+            median_milliseconds=1000 * median(both),
         )
-        for key in calls
-    }
 
 
-def _difference_percent(a: float, b: float) -> float:
-    return 100 * abs(a - b) / min(a, b)
-
-
-def _spread(minima: list[dict[Key, float]]) -> float:
-    even, odd = minima
-    return sum(_difference_percent(even[key], odd[key]) for key in even) / len(even)
+def _warn(label: str, spreads: Sequence[float], limit_seconds: float) -> None:
+    noisy = sum(one >= QUIET_SPREAD_PERCENT for one in spreads)
+    worthless = mean(spreads) >= USELESS_SPREAD_PERCENT
+    logger.warning(
+        "%s: after %.0f s two halves of the measurement differ by %.1f %% on average, and %d of "
+        "%d figures by %g %% or more; %s", label, limit_seconds, mean(spreads), noisy,
+        len(spreads), QUIET_SPREAD_PERCENT,
+        "this machine is too busy for latencies: measure again when it is idle"
+        if worthless else "other work disturbs it",
+    )  # fmt: skip

@@ -17,6 +17,8 @@ from ortho_edge.subnet import Subnet
 
 BYTES = 4
 """Of an fp32 number."""
+LONGEST_SECONDS = 30.0
+"""Of what an artefact takes, unless its budget is for longer audio."""
 KIND_OF: dict[ModuleName, Kind] = {"ffn1": "ffn", "conv": "conv", "mhsa": "mhsa", "ffn2": "ffn"}
 
 
@@ -62,6 +64,19 @@ def workload(space: ComponentSpace, subnet: Subnet, seconds: float) -> tuple[Wor
                 _module(architecture, module.module, len(module.units), steps, units[module.module])
             )
     return (*works, fixed["norm"], fixed["ctc_head"])
+
+
+def planned_elements(architecture: Architecture, seconds: float = LONGEST_SECONDS) -> int:
+    """Elements that a runtime plans memory for ahead, for the longest input, whatever the subnet.
+
+    The network is one piece and keeps its own memory. Outside stand the features (twice while their
+    mean is taken off), the logits that come out of the piece, and the log-probabilities.
+    """
+    frames = round(seconds * FRAMES_PER_SECOND)
+    features = frames * architecture.feature_dim
+    logits = subsampled_length(frames) * architecture.vocab_size
+    copies = 2 if architecture.feature_normalization == "utterance" else 1
+    return max(copies * features, features + logits, 2 * logits)
 
 
 def in_tiles(works: tuple[Work, ...], seconds: float, rows: int) -> tuple[Work, ...]:

@@ -7,13 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ortho_edge.candidates import candidate
+from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.compaction import compact
 from ortho_edge.components import ComponentSpace
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.devices.catalogue import load_profile
+from ortho_edge.devices.costs import latency_costs
 from ortho_edge.devices.latency import predict_footprint, predict_latency
 from ortho_edge.devices.profile import KINDS, DeviceProfile, ModuleCost
-from ortho_edge.devices.workload import workload
+from ortho_edge.devices.workload import planned_elements, workload
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_export.flat import FlatEncoder
@@ -224,3 +227,41 @@ def test_memory_of_a_precision_without_figures_is_that_of_fp32() -> None:
         )
         assert int8.memory_mb == plain.memory_mb
         assert int8.size_mb < plain.size_mb
+
+
+def test_every_module_has_a_boundary_and_a_budget_means_the_median() -> None:
+    space = ComponentSpace(STRIDED)
+    profile = priced({"norm": {"us_per_call": 10}}, scale=2.0)
+    costs = profile.runtimes["executorch"]["fp32"]
+    more = dataclasses.replace(costs, us_per_boundary=7.0, p50_ratio=1.25)
+    changed = dataclasses.replace(profile, runtimes={"executorch": {"fp32": more}})
+    for subnet in (Subnet.of(len(space), ()), Subnet.of(len(space), (0, 5, 6)), space.full()):
+        modules = len(workload(space, subnet, 1.0))
+        plain = milliseconds(profile, space, subnet, 1.0)
+        assert plain == pytest.approx(2 * 10 * STRIDED.num_blocks / 1000)
+        one = predict_latency(changed, space, subnet, 1.0, "executorch")
+        assert one.milliseconds == pytest.approx(plain + 7 * modules / 1000)
+        assert one.p50_milliseconds == pytest.approx(1.25 * one.milliseconds)
+        assert latency_costs(changed, space, 1.0).cost(subnet) == pytest.approx(
+            one.p50_milliseconds
+        )
+        trained = TrainedSubnet(name="a", subnet=subnet, head=0, target=1.0)
+        assert candidate(changed, space, trained, 1.0).latency_ms == one.p50_milliseconds
+    with pytest.raises(ValueError, match=r"p50_ratio must be at least 1, not 0\.9"):
+        dataclasses.replace(costs, p50_ratio=0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "planned_bytes"),
+    [
+        ({"vocab_size": 39, "feature_normalization": "utterance"}, 1_920_384),
+        ({"vocab_size": 512, "feature_normalization": "utterance"}, 3_072_064),
+        ({"vocab_size": 11}, 993_072),
+    ],
+)
+def test_the_planned_memory_is_that_of_programs_that_were_lowered(
+    changes: dict, planned_bytes: int
+) -> None:
+    """By ExecuTorch 1.5.1, whatever the width and depth; a few scalars stand beside the tensors."""
+    architecture = dataclasses.replace(STRIDED, feature_dim=80, **changes)
+    assert 4 * planned_elements(architecture) == pytest.approx(planned_bytes, rel=5e-4)

@@ -10,12 +10,13 @@ from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.devices.catalogue import profile_text, read_profile
 from ortho_edge.devices.fit import Observation, fit_error, fit_modules, fit_scale
+from ortho_edge.devices.footprint import WARM_UP_PROBE
 from ortho_edge.devices.host import host_hardware
 from ortho_edge.devices.latency import predict_footprint, predict_latency
-from ortho_edge.devices.memory import can_measure, peak_memory_mb
+from ortho_edge.devices.memory import can_measure, peak_memories_mb, peak_memory_mb
 from ortho_edge.devices.probes import HELD_OUT_SHARES, probes
 from ortho_edge.devices.profile import KINDS, DeviceProfile, Kind, ModuleCost
-from ortho_edge.devices.profiler import LENGTHS, WARM_UP_PROBE, Runtime, measure_host
+from ortho_edge.devices.profiler import LENGTHS, Runtime, measure_host
 from ortho_edge.devices.workload import workload
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
@@ -103,7 +104,13 @@ def test_the_scale_and_the_error_are_those_of_the_observations(checkpoint: Check
     modules = dict(TRUTH)
     exact = observe(checkpoint, 0.0, seed=1)[True]
     slower = [dataclasses.replace(one, milliseconds=1.2 * one.milliseconds) for one in exact]
-    assert fit_scale(modules, slower) == pytest.approx(1.2)
+    assert fit_scale(modules, slower) == pytest.approx((1.2, 0), abs=1e-6)
+    later = [
+        dataclasses.replace(one, milliseconds=1.1 * one.milliseconds + 0.004 * len(one.works))
+        for one in exact
+    ]
+    assert fit_scale(modules, later) == pytest.approx((1.1, 4), rel=1e-3)
+    assert fit_error(modules, 1.1, later, 4).worst_percent == pytest.approx(0, abs=1e-9)
     assert fit_error(modules, 1.2, slower).worst_percent == pytest.approx(0, abs=1e-9)
     error = fit_error(modules, 1.0, slower)
     assert error.mean_percent == pytest.approx(100 / 6)
@@ -159,6 +166,12 @@ class FakeRuntime:
 
         return run
 
+    def planned_bytes(self, file: Path) -> int:
+        """Features of 30 s and the logits that come out, or twice the logits; all of it thrice."""
+        architecture = self.known[file][0].supernet.architecture
+        features, logits = 3000 * architecture.feature_dim, 750 * architecture.vocab_size
+        return 3 * 4 * max(features + logits, 2 * logits)
+
     def peak_memory(self, load: object, file: Path, warm_up: Path, seconds: float) -> float:
         assert warm_up.parent.name == WARM_UP_PROBE
         works = workload(self.known[file][0].supernet.space, self.known[file][1], seconds)
@@ -167,7 +180,10 @@ class FakeRuntime:
 
 
 def measure(checkpoint: Checkpoint, folder: Path, fake: FakeRuntime) -> DeviceProfile:
-    runtime = Runtime(name="fake", version="9.9", export=fake.export, load=fake.load)
+    runtime = Runtime(
+        name="fake", version="9.9", export=fake.export, load=fake.load,
+        planned_bytes=fake.planned_bytes,
+    )  # fmt: skip
     return measure_host(
         checkpoint,
         [runtime],
@@ -187,7 +203,8 @@ def test_a_measured_profile_predicts_what_was_measured(
     costs = profile.runtimes["fake"]["fp32"]
     assert costs.provenance == costs.memory.provenance == costs.size.provenance == "measured"
     assert "fake 9.9" in costs.source
-    fitted = len([probe for probe in probes(checkpoint, seed=0) if not probe.held_out])
+    made = probes(checkpoint, seed=0, for_times=True)
+    fitted = len([probe for probe in made if not probe.held_out])
     assert f"fitted to {fitted * len(LENGTHS)} timings" in costs.source
     assert f"checked on {len(HELD_OUT_SHARES) * len(LENGTHS)} of held-out" in costs.source
     assert costs.error_percent is not None
@@ -206,6 +223,8 @@ def test_a_measured_profile_predicts_what_was_measured(
     assert footprint.memory_mb == pytest.approx(3 + 4e-6 * (1.5 * parameters + 6 * live), rel=1e-3)
     size = 4 * parameters + fake.FIXED_BYTES + fake.MODULE_BYTES * len(works)
     assert footprint.size_mb == pytest.approx(size / 1e6, rel=1e-3)
+    assert footprint.planned_mb == pytest.approx(3 * 4 * (3000 * 80 + 750 * 5) / 1e6)
+    assert costs.p50_ratio == 1
 
 
 def test_a_measured_profile_survives_its_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -269,6 +288,20 @@ def test_peak_memory_is_that_of_the_artefact(tmp_path: Path) -> None:
     assert two - one == pytest.approx(40, abs=4)
     short = peak_memory_mb(load_bytes, large, warm_up, 1.0)
     assert two - short == pytest.approx(0.9 * features, abs=4)
+
+
+@pytest.mark.skipif(not can_measure(), reason="this system records no peak memory")
+@pytest.mark.slow
+def test_peaks_of_many_artefacts_are_those_of_each_alone(tmp_path: Path) -> None:
+    """The large one first: what its process held must not count for the small one."""
+    files = {"warm-up": 1, "large": 60_000_000, "small": 20_000_000}
+    for name, size in files.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    points = [(tmp_path / "large", 1.0), (tmp_path / "small", 10.0), (tmp_path / "large", 1.0)]
+    peaks = peak_memories_mb(load_bytes, tmp_path / "warm-up", points)
+    features = 40 * 4 * 80 * 100 / 1e6
+    expected = [60 + features, 20 + 10 * features, 60 + features]
+    np.testing.assert_allclose(peaks, expected, rtol=0, atol=4)
 
 
 @pytest.mark.skipif(not can_measure(), reason="this system records no peak memory")

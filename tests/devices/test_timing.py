@@ -64,6 +64,55 @@ def test_noise_is_reported_and_timed_for_longer() -> None:
     assert len(machine.log) > 2 + 2 * MIN_ROUNDS * CALLS_PER_TURN
 
 
+def test_only_what_is_noisy_is_measured_again() -> None:
+    machine = FakeMachine()
+    warm_up, turns = 2, 2 * CALLS_PER_TURN
+
+    def disturbed(index: int) -> float:
+        """One half is slow until the tenth round."""
+        rounds, place = divmod(index - warm_up, turns)
+        return 1.5 if place >= CALLS_PER_TURN and rounds < MIN_ROUNDS // 2 + 1 else 1.0
+
+    calls = {
+        "quiet": machine.call("quiet", lambda index: 1.0),
+        "noisy": machine.call("noisy", disturbed),
+    }
+    timings = time_in_turns(calls, limit_seconds=60, clock=machine.clock)
+    assert machine.log.count("quiet") == warm_up + MIN_ROUNDS * CALLS_PER_TURN
+    assert machine.log.count("noisy") == warm_up + (MIN_ROUNDS + 4) * CALLS_PER_TURN
+    assert timings["noisy"].spread_percent == 0
+
+
+def test_the_median_is_that_of_all_calls() -> None:
+    machine = FakeMachine()
+    calls = {"a": machine.call("a", lambda index: 1.0 if index % 3 == 0 else 2.0)}
+    timing = time_in_turns(calls, limit_seconds=60, clock=machine.clock)["a"]
+    assert timing.milliseconds == pytest.approx(1000)
+    assert timing.median_milliseconds == pytest.approx(2000)
+
+
+@pytest.mark.parametrize(
+    ("slow", "said"),
+    [(1.02, "other work disturbs it"), (1.2, "too busy for latencies: measure again")],
+)
+def test_a_limit_that_was_reached_with_noise_left_is_told(
+    slow: float, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = FakeMachine()
+    noisy = machine.call("a", lambda index: slow if (index - 2) // CALLS_PER_TURN % 2 else 1.0)
+    time_in_turns({"a": noisy}, limit_seconds=0.2, clock=machine.clock, label="probes")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    message = record.getMessage()
+    assert message.startswith("probes: after 0 s two halves of the measurement differ by")
+    assert "1 of 1 figures by 1 % or more" in message
+    assert said in message
+    caplog.clear()
+    quiet = machine.call("b", lambda index: 1.0)
+    time_in_turns({"b": quiet}, limit_seconds=60, clock=machine.clock)
+    assert not caplog.records
+
+
 def test_two_rounds_run_even_without_time() -> None:
     machine = FakeMachine()
     timings = time_in_turns(
