@@ -159,6 +159,17 @@ def read_facts(path: Path) -> Facts:
         return _facts(path, _program(path))
 
 
+def planned_bytes(path: Path) -> int:
+    """Memory that a program plans outside its delegates, for the longest input."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plans = deserialize_pte_binary(path.read_bytes()).program.execution_plan
+    forward = next(plan for plan in plans if plan.name == "forward")
+    return sum(forward.non_const_buffer_sizes)
+
+
 def _load(path: Path, threads: int) -> tuple[Facts, Forward]:
     from executorch.extension.pybindings import portable_lib
 

@@ -8,7 +8,7 @@ from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.devices.profiler import Runtime
 from ortho_edge.precision import Precision
-from ortho_export.executorch import lower
+from ortho_export.executorch import lower, planned_bytes
 from ortho_export.facts import Facts
 from ortho_export.measure import load_model, load_program
 from ortho_export.onnx import to_onnx
@@ -27,6 +27,7 @@ def host_runtimes(precision: Precision = "fp32") -> tuple[Runtime, ...]:
             export=partial(export_program, precision=precision),
             load=load_program,
             precision=precision,
+            planned_bytes=planned_bytes,
         ),
         Runtime(
             name=ONNXRUNTIME,

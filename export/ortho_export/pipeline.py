@@ -27,6 +27,7 @@ from ortho_export.accuracy import Accuracy, measure_accuracy
 from ortho_export.artefact import Recognizer, load_artefact
 from ortho_export.auto import PRECISIONS, Choice, LatencyFrom, choose, predicted_ms
 from ortho_export.card import CARD, write_card
+from ortho_export.checks import check_latency
 from ortho_export.executorch import Delegation
 from ortho_export.facts import (
     FEATURES_IN,
@@ -145,18 +146,26 @@ def export(request: Request) -> Export:
         with stage("measuring"):
             latency = measure_latency(recognizers, request.budget.audio_seconds)
             memory = _peak_memory(request, model, folder, precisions)
+            checks = check_latency(
+                request.profile,
+                model.selection.chosen.latency,
+                {runtime: folder / request.file(runtime, one) for runtime, one in tried},
+                latency,
+                request.input,
+            )
         result = _result(request, model, folder, precisions, agreement, latency, memory)
         result = dataclasses.replace(
             result,
             accuracy=accuracy,
             choices=choices,
+            checks=checks,
             delegation=next((delegations[key] for key in tried if delegations[key]), None),
         )
         check_budget(
             request.budget,
             [folder / one for one in (*map(result.file, request.runtimes), *extra)],
             result.params,
-            latency if request.is_for_this_host else (),
+            {one.runtime: one.found_ms for one in checks if one.found_ms is not None},
             memory,
         )
         manifest = describe(result, folder)

@@ -99,7 +99,7 @@ def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
     note = "; the filter banks inside are not counted" if audio else ""
     for one in export.selection.chosen.latency:
         figure = (
-            f"{one.milliseconds:.2f} ms for {seconds:g} s on {export.request.profile.name}, "
+            f"{one.p50_milliseconds:.2f} ms for {seconds:g} s on {export.request.profile.name}, "
             f"{one.basis}{note}"
         )
         precision = export.precisions[one.runtime]
@@ -114,13 +114,22 @@ def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
         yield (
             f"measured latency, {one.runtime}",
             f"{one.milliseconds:.2f} ms for {one.seconds:g} s on this host ({where}): "
-            f"{one.where}, one thread",
+            f"{one.where}, one thread; p50 {one.p50_milliseconds:.2f} ms",
         )
+    for one in export.checks:
+        yield f"latency on {export.request.profile.name}, {one.runtime}", one.text
 
 
 def _memory_rows(export: Export) -> Iterator[tuple[str, str]]:
     chosen = export.selection.chosen
     yield "predicted memory", f"{chosen.memory_mb:.1f} MB, {chosen.memory_basis}"
+    planned = export.selection.chosen.planned_mb
+    if export.delegation is not None and planned:
+        yield (
+            "planned memory",
+            f"{export.delegation.planned_bytes / 1e6:.2f} MB of it in {EXECUTORCH}, "
+            f"{planned:.2f} MB predicted",
+        )
     for runtime, megabytes in export.memory_mb.items():
         yield f"measured memory, {runtime}", f"{megabytes:.1f} MB on this host"
 
@@ -167,9 +176,11 @@ def describe(export: Export, folder: Path) -> dict[str, Any]:
                 {**asdict(one), "threads": 1, "on_the_device": request.is_for_this_host}
                 for one in export.latency
             ],
+            "checked": [{**asdict(one), "text": one.text} for one in export.checks],
         },
         "memory_mb": {
             "predicted": selection.chosen.memory_mb,
+            "planned": selection.chosen.planned_mb,
             "provenance": selection.chosen.memory_provenance,
             "basis": selection.chosen.memory_basis,
             "measured": dict(export.memory_mb),

@@ -12,6 +12,7 @@ from ortho_edge.precision import Precision
 from ortho_edge.selector import Selection
 from ortho_export.accuracy import Accuracy, DevSet
 from ortho_export.auto import PRECISIONS, Choice
+from ortho_export.checks import Check
 from ortho_export.executorch import Delegation
 from ortho_export.facts import FEATURES_IN, Facts
 from ortho_export.fidelity import Fidelity
@@ -94,6 +95,7 @@ class Export:
         memory_mb: Measured peak, where this host is the device.
         delegation: How XNNPACK took the program; None where none was made.
         accuracy: Error rates, where there was a development set.
+        checks: Latency as predicted and as found, for the device.
         choices: Why each runtime got its precision, where that was left to `auto`.
     """
 
@@ -112,6 +114,7 @@ class Export:
     delegation: Delegation | None = None
     accuracy: Accuracy | None = None
     choices: tuple[Choice, ...] = ()
+    checks: tuple[Check, ...] = ()
 
     def file(self, runtime: str) -> str:
         """Name of the artefact of a runtime."""

@@ -93,7 +93,7 @@ def test_each_runtime_gets_its_own_precision(
         return tuple(
             Latency(
                 milliseconds=1.0 if "int8" in name else 2.0, seconds=seconds, runtime=name,
-                where="here", spread_percent=0.0,
+                where="here", spread_percent=0.0, p50_milliseconds=3.0,
             )
             for name in recognizers
         )  # fmt: skip

@@ -10,10 +10,10 @@ import pytest
 
 from ortho_edge.cli import UserError
 from ortho_edge.devices.catalogue import load_profile
-from ortho_edge.devices.profile import COUNTED, AssumedSpeed, Budget, DeviceProfile
-from ortho_export import pipeline
+from ortho_edge.devices.profile import COUNTED, AssumedSpeed, Budget, Core, DeviceProfile
+from ortho_export import checks, pipeline
 from ortho_export.artefact import load_artefact
-from ortho_export.executorch import Delegation
+from ortho_export.executorch import Delegation, planned_bytes
 from ortho_export.facts import checkpoint_digest
 from ortho_export.manifest import read_manifest
 from ortho_export.measure import Latency, check_budget
@@ -112,18 +112,31 @@ def test_the_manifest_says_what_was_done(exported: Exported) -> None:
     assert manifest["parameters"] == parameters
 
 
+@pytest.fixture
+def counted(pixel8: DeviceProfile) -> DeviceProfile:
+    """A profile that claims to be of instructions that were counted on a core which QEMU knows."""
+    speed = AssumedSpeed(instructions_per_cycle=2.0, clock_ghz=2.5, source="a guess")
+    costs = dataclasses.replace(
+        pixel8.runtimes[EXECUTORCH]["fp32"],
+        provenance=COUNTED, error_percent=0.25, rows_at_once=7, assumed_speed=speed,
+    )  # fmt: skip
+    core = Core(name="cortex-a76", count=1, source="emulated")
+    return dataclasses.replace(
+        pixel8,
+        name="a76",
+        hardware=dataclasses.replace(pixel8.hardware, runs_on=core.name, cores=(core,)),
+        runtimes={EXECUTORCH: {"fp32": costs}},
+    )
+
+
 def test_a_counted_profile_prices_one_runtime_and_the_table_says_not_timed(
-    copy_artefacts: Callable[[Change], None], request_for: Request
+    copy_artefacts: Callable[[Change], None],
+    request_for: Request,
+    counted: DeviceProfile,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shipped = request_for.profile.runtimes[EXECUTORCH]["fp32"]
-    speed = AssumedSpeed(instructions_per_cycle=2.0, clock_ghz=2.4, source="a guess")
-    counted = dataclasses.replace(
-        shipped, provenance=COUNTED, error_percent=0.25, rows_at_once=7, assumed_speed=speed
-    )
-    profile = dataclasses.replace(
-        request_for.profile, name="a76", runtimes={EXECUTORCH: {"fp32": counted}}
-    )
-    request = dataclasses.replace(request_for, profile=profile)
+    monkeypatch.setattr(checks, "_emulation", lambda core: ("not checked", "no QEMU here"))
+    request = dataclasses.replace(request_for, profile=counted)
     with pytest.raises(UserError, match="'a76' has no figures for runtime 'onnxruntime'") as error:
         pipeline.export(request)
     assert "\n" not in str(error.value)
@@ -131,7 +144,7 @@ def test_a_counted_profile_prices_one_runtime_and_the_table_says_not_timed(
     result = pipeline.export(dataclasses.replace(request, runtimes=(EXECUTORCH,)))
     basis = (
         "not timed: instructions counted (error 0.25 % of the count), at an assumed 2 per cycle "
-        "and 2.4 GHz"
+        "and 2.5 GHz"
     )
     line = next(one for one in table(result).splitlines() if one.startswith("predicted latency"))
     assert line.endswith(basis)
@@ -139,7 +152,68 @@ def test_a_counted_profile_prices_one_runtime_and_the_table_says_not_timed(
     assert manifest is not None
     assert manifest["latency"]["predicted"][0]["basis"] == basis
     assert manifest["latency"]["predicted"][0]["assumed_speed"]["source"] == "a guess"
-    assert basis in (request.out / "model_card.md").read_text("utf-8")
+    card = (request.out / "model_card.md").read_text("utf-8")
+    assert basis in card
+    for text in (table(result), manifest["latency"]["checked"][0]["text"], card):
+        assert "not checked: no QEMU here" in text
+
+
+@pytest.mark.parametrize("instructions", [4_990_000_000, 5_010_000_000])
+def test_counted_instructions_above_the_budget_leave_nothing_behind(
+    copy_artefacts: Callable[[Change], None],
+    request_for: Request,
+    counted: DeviceProfile,
+    monkeypatch: pytest.MonkeyPatch,
+    instructions: int,
+) -> None:
+    """5 instructions take a nanosecond, the budget is a second."""
+    asked = []
+
+    def count(core: str, file: Path, seconds: float) -> int:
+        asked.append((core, file.name, seconds))
+        return instructions
+
+    monkeypatch.setattr(checks, "_emulation", lambda core: ("counted", ""))
+    monkeypatch.setattr(checks, "count_on", count)
+    request = dataclasses.replace(request_for, profile=counted, runtimes=(EXECUTORCH,))
+    if instructions > 5e9:
+        with pytest.raises(UserError, match=r"latency of executorch \(ms\) 1002, limit 1000"):
+            pipeline.export(request)
+        assert leftovers(request) == []
+    else:
+        (check,) = pipeline.export(request).checks
+        assert (check.way, check.found_ms) == ("counted", 998.0)
+        manifest = read_manifest(request.out)
+        assert manifest is not None
+        (stated,) = manifest["latency"]["checked"]
+        assert stated["found_instructions"] == instructions
+        predicted = manifest["latency"]["predicted"][0]["milliseconds"]
+        assert stated["predicted_instructions"] == pytest.approx(5e6 * predicted)
+        assert "4990.00 M instructions counted" in (request.out / "model_card.md").read_text()
+    assert asked == [("cortex-a76", "model.pte", 1.0)]
+
+
+def test_what_cannot_be_checked_is_said_with_its_reason(
+    counted: DeviceProfile, pixel8: DeviceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = dataclasses.replace(pixel8, name="host")
+    assert checks.way_of(host, EXECUTORCH, "fp32", "features") == ("measured", "")
+    way, reason = checks.way_of(pixel8, EXECUTORCH, "fp32", "features")
+    assert way == "not checked"
+    assert reason.startswith("pixel8 is not this machine, its figures are ")
+    way, reason = checks.way_of(counted, EXECUTORCH, "fp32", "audio")
+    assert (way, "not audio" in reason) == ("not checked", True)
+    monkeypatch.setenv("PATH", "")
+    way, reason = checks.way_of(counted, EXECUTORCH, "fp32", "features")
+    assert (way, "qemu-aarch64 is not installed" in reason) == ("not checked", True)
+
+
+def test_a_core_that_the_emulator_does_not_know_is_named(
+    counted: DeviceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ortho_export.arm.machines.emulated_cores", lambda: ["cortex-a53"])
+    way, reason = checks.way_of(counted, EXECUTORCH, "fp32", "features")
+    assert (way, reason) == ("not checked", "the installed QEMU knows no core 'cortex-a76'")
 
 
 def test_a_new_export_replaces_the_old(
@@ -218,6 +292,7 @@ def test_a_latency_measured_on_the_device_counts(
             Latency(
                 milliseconds=1e3 + 1 if runtime == slow else 1.0,
                 seconds=seconds, runtime=runtime, where="here", spread_percent=0.0,
+                p50_milliseconds=1e3 + 1 if runtime == slow else 1.0,
             )
             for runtime in FILES
         )  # fmt: skip
@@ -236,14 +311,11 @@ def test_a_latency_measured_on_the_device_counts(
 
 
 def test_every_measured_limit_is_named() -> None:
-    latency = Latency(
-        milliseconds=9.0, seconds=4.0, runtime=EXECUTORCH, where="here", spread_percent=0.0
-    )
     tight = Budget(latency_ms=8.0, memory_mb=5.0, params=10)
     with pytest.raises(UserError, match=r"parameters 11.*latency of executorch.*memory of execu"):
-        check_budget(tight, [], 11, [latency], {EXECUTORCH: 5.1})
+        check_budget(tight, [], 11, {EXECUTORCH: 9.0}, {EXECUTORCH: 5.1})
     equal = Budget(latency_ms=9.0, memory_mb=5.1, params=11)
-    check_budget(equal, [], 11, [latency], {EXECUTORCH: 5.1})
+    check_budget(equal, [], 11, {EXECUTORCH: 9.0}, {EXECUTORCH: 5.1})
 
 
 @pytest.mark.slow
@@ -308,3 +380,12 @@ def test_the_sample_is_transcribed(exported: Exported) -> None:
         f"model.pte hears: {text}",
         f"model.onnx hears: {text}",
     ]
+
+
+def test_the_planned_memory_is_predicted_and_read_from_the_artefact(exported: Exported) -> None:
+    manifest = read_manifest(exported.folder)
+    assert manifest is not None
+    planned = planned_bytes(exported.folder / "model.pte")
+    assert planned == manifest["files"]["model.pte"]["delegation"]["planned_bytes"]
+    assert 1e6 * manifest["memory_mb"]["planned"] == pytest.approx(planned, rel=0.05)
+    assert "MB of it in executorch" in exported.printed
