@@ -1,0 +1,1 @@
+"""What `python -m bench.bench_prediction` builds, measures and compares with predictions."""
