@@ -1,5 +1,6 @@
 """The bench of predictions: which subnets it draws, what it keeps, and that its table can fail."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import bench_prediction
 from bench.prediction import subnets, variants
 from bench.prediction.measuring import count_all
 from bench.prediction.report import plot
 from bench.prediction.rows import Row, Target, groups, table, worst
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint, shipped_checkpoint
 from ortho_edge.components import MODULES
+from ortho_edge.devices.catalogue import read_profile
 from ortho_edge.devices.measurements import Measurements, Runtime
 from ortho_edge.devices.probes import probes
 from ortho_edge.devices.timing import Timing
@@ -129,6 +132,45 @@ def test_a_variant_with_the_right_term_explains_what_the_profile_cannot(
     best = worst_error["weights beyond 2 MB cost more"]
     assert best == min(worst_error.values())
     assert best < 0.5 * worst_error["as the profile"]
+
+
+def busy(features: np.ndarray) -> None:
+    """Some time, more for longer audio."""
+    for _ in range(features.shape[1] // 100):
+        features.sum()
+
+
+def test_the_latency_part_profiles_times_and_reports_every_subnet(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a runtime that computes nothing, so the figures mean nothing."""
+    monkeypatch.setattr("ortho_edge.devices.profiler.can_measure", lambda: False)
+    runtime = Runtime(
+        name="executorch", version="1", export=partial(export, []), load=lambda file: busy
+    )
+    artefacts = subnets.Artefacts(
+        checkpoint=checkpoint, folder=tmp_path,
+        subnets=subnets.held_out_subnets(checkpoint.supernet.space)[:5], runtimes=(runtime,),
+    )  # fmt: skip
+    out = tmp_path / "results"
+    bench_prediction._latency(
+        bench_prediction.Arguments(part="latency", seconds=0.3, out=out), artefacts
+    )
+    printed = capsys.readouterr().out
+    assert "5 held-out subnets" in printed
+    for audio, figures in (("1 s", 5), ("4 s", 5), ("10 s", 5), ("all", 15)):
+        assert f"| latency, ms | executorch | {audio} | {figures} |" in printed
+    for variant in variants.VARIANTS:
+        assert f"| {variant.name} | " in printed
+    assert read_profile(out / "prediction_host.toml").runtimes["executorch"]["fp32"].p50_ratio
+    written = json.loads((out / "prediction_latency.json").read_text())
+    assert len(written["rows"]) == 15
+    assert len(written["probes"]) == 4 * len(probes(checkpoint, seed=0, for_times=True))
+    assert {"executorch", "onnxruntime"} <= set(written["versions"])
+    assert (out / "prediction_latency.png").is_file()
 
 
 def row(predicted: float, seconds: float | None = 1.0, quantity: str = "latency, ms") -> Row:

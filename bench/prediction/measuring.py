@@ -136,7 +136,7 @@ def profile_host(artefacts: Artefacts, seconds: float) -> tuple[DeviceProfile, M
         measured = observe_host(
             artefacts.checkpoint, artefacts.runtimes, Path(folder), timing_seconds=seconds
         )
-    return host_profile(measured, artefacts.runtimes), measured
+        return host_profile(measured, artefacts.runtimes), measured
 
 
 def time_held_out(artefacts: Artefacts, seconds: float) -> list[dict[Key, Timing]]:
