@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
-from torch import Tensor, nn
+from torch import nn
 
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder
-from ortho_edge.conformer.front_end import LOG_MEL_SCALE, normalize_utterance
 from ortho_edge.data.features import FRAME_SHIFT
 from ortho_edge.precision import Precision
 from ortho_export.audio import AudioModel
+from ortho_export.batched import BatchedEncoder
 from ortho_export.facts import AUDIO_IN, Facts
 from ortho_export.quiet import quiet_stderr
 
@@ -35,24 +35,6 @@ INPUTS, OUTPUTS = ("x", "x_lens"), ("log_probs", "log_probs_len")
 AUDIO_INPUTS = ("samples", "num_samples")
 
 EXAMPLE_LENGTHS = (501, 300)
-
-
-class CentredEncoder(nn.Module):
-    """An encoder whose features are centred once more, which changes nothing but rounding.
-
-    ONNX Runtime adds frame by frame: in float32 the mean of half a minute loses three digits. Taken
-    again from centred features, the encoder's own mean loses none.
-    """
-
-    def __init__(self, encoder: DenseEncoder) -> None:
-        """Wraps an encoder that subtracts the mean of each utterance."""
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (B, T', V) and their lengths (B,)."""
-        centred = normalize_utterance(features, lengths) / LOG_MEL_SCALE
-        return self.encoder(centred, lengths)
 
 
 def to_onnx(encoder: DenseEncoder, facts: Facts, precision: Precision = "fp32") -> bytes:
@@ -70,16 +52,15 @@ def to_onnx(encoder: DenseEncoder, facts: Facts, precision: Precision = "fp32") 
 
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = _to_onnx(encoder, facts)
-        return quantized(model, encoder, precision).SerializeToString()
+        batched = BatchedEncoder(encoder)
+        return quantized(_to_onnx(batched, facts), batched, precision).SerializeToString()
 
 
-def _to_onnx(encoder: DenseEncoder, facts: Facts) -> "ModelProto":
+def _to_onnx(encoder: BatchedEncoder, facts: Facts) -> "ModelProto":
     bins = int(str(facts.features["num_mel_bins"]))
     lengths = torch.tensor(EXAMPLE_LENGTHS)
     shortest, shape = facts.min_frames, [len(lengths), max(EXAMPLE_LENGTHS), bins]
-    centres = encoder.front_end.normalization == "utterance"
-    model: nn.Module = CentredEncoder(encoder) if centres else encoder
+    model: nn.Module = encoder
     names = INPUTS
     if facts.input == AUDIO_IN:
         model, names = AudioModel(model).eval(), AUDIO_INPUTS

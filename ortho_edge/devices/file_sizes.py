@@ -25,7 +25,7 @@ QUANTISED: Mapping[tuple[str, str], SizeCost] = {
         bytes_per_parameter=4,
         bytes_per_weight=1,
         bytes_per_output=5,  # a scale and a zero point
-        fixed_kb=9.1,
-        kb_per_layer=1.468,
+        fixed_kb=8.35,
+        kb_per_layer=1.298,
     ),
 }

@@ -18,6 +18,7 @@ from ortho_edge.devices.latency import predict_footprint
 from ortho_edge.training.corpora import HELD_OUT_SPEAKER, TEST_TAKES
 from ortho_export import executorch, onnx
 from ortho_export.artefact import load_artefact
+from ortho_export.batched import BatchedEncoder
 from ortho_export.facts import MIN_FRAMES, Facts, checkpoint_digest
 from ortho_export.fidelity import check_fidelity
 from ortho_export.parity import check_parity, parity_clips
@@ -113,7 +114,7 @@ def test_file_sizes_are_predicted_to_one_per_cent(
         trained = checkpoint.subnet(name)
         quantised = tmp_path / f"{name}.int8.onnx"
         plain = onnx_model.load(size.model)
-        model = quantized(plain, size.encoder, "int8").SerializeToString()
+        model = quantized(plain, BatchedEncoder(size.encoder), "int8").SerializeToString()
         quantised.write_bytes(model)
         for file, runtime, precision in (
             (size.program, "executorch", "fp32"),
@@ -133,7 +134,8 @@ def test_int8_keeps_the_words_of_real_speech(
     clips = {f"speech-{i}": _two_digits(pair) for i, pair in enumerate(_pairs(takes))}
     plain = onnx_model.load(sizes[name].model)
     file = tmp_path / "model.int8.onnx"
-    file.write_bytes(quantized(plain, sizes[name].encoder, "int8").SerializeToString())
+    encoder = BatchedEncoder(sizes[name].encoder)
+    file.write_bytes(quantized(plain, encoder, "int8").SerializeToString())
     fidelity = check_fidelity(
         sizes[name].encoder, load_artefact(file), {"sample": sample, **clips}, "int8"
     )
