@@ -10,8 +10,15 @@ import tyro
 from ortho_edge.cli import UserError, run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from torch import Tensor
+
     from ortho_edge.tokens import Tokens
     from ortho_edge.training.evaluation import Encoder, ErrorRates, Transcript
+
+    Features = Callable[[np.ndarray], Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,11 @@ def main(arguments: Arguments) -> None:
             f"--plot compares a checkpoint's subnets; {arguments.model} is one artefact"
         )
     torch.set_num_threads(arguments.threads)
-    encoders, tokens, costs = _encoders(arguments.model, arguments.threads)
+    encoders, tokens, costs, features = _encoders(arguments.model, arguments.threads)
     tokens = _with_words(tokens, arguments)
     options = DataOptions(root=arguments.data, synthetic=arguments.synthetic)
     cuts = speech_set(arguments.set, options)
-    transcripts = transcribe_cuts(encoders, cuts, tokens)
+    transcripts = transcribe_cuts(encoders, cuts, tokens, features=features)
     try:
         rates = {name: error_rates(texts) for name, texts in transcripts.items()}
     except ValueError as error:
@@ -122,17 +129,17 @@ def _plot(
 
 def _encoders(
     model: Path, threads: int
-) -> "tuple[dict[str, Encoder], Tokens, dict[str, dict[str, float]]]":
-    """Encoders by name, their symbols, and what each costs."""
+) -> "tuple[dict[str, Encoder], Tokens, dict[str, dict[str, float]], Features]":
+    """Encoders by name, their symbols, what each costs, and what makes their input."""
     if not model.is_dir():
         from ortho_export.artefact import load_artefact
 
         artefact = load_artefact(model, threads=threads)
-        if artefact.takes_audio:
-            raise UserError(f"{model} takes audio; evaluation computes features: name one of those")
-        return {model.name: artefact.encode_batch}, artefact.tokens, {model.name: {}}
+        encoder = {model.name: artefact.encode_batch}
+        return encoder, artefact.tokens, {model.name: {}}, artefact.features
     from ortho_edge.checkpoint import load_checkpoint
     from ortho_edge.compaction import compact
+    from ortho_edge.data.features import fbank
 
     checkpoint = load_checkpoint(model)
     space = checkpoint.supernet.space
@@ -144,7 +151,7 @@ def _encoders(
             "params": space.cost(one.subnet, "params"),
             "flops_share": space.cost(one.subnet, "flops") / space.total_cost("flops"),
         }
-    return encoders, checkpoint.tokens, costs
+    return encoders, checkpoint.tokens, costs, fbank
 
 
 def _table(rates: "dict[str, ErrorRates]", costs: dict[str, dict[str, float]]) -> str:

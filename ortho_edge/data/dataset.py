@@ -12,7 +12,7 @@ import hashlib
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +31,7 @@ from ortho_edge.conformer.architecture import subsampled_length
 from ortho_edge.data.alignment import UNKNOWN, Vocabulary, frame_targets
 from ortho_edge.data.audio import AudioError
 from ortho_edge.data.augmentation import Augmentation, augment_features, augment_waveform
-from ortho_edge.data.features import FRAME_LENGTH, NUM_BINS, fbank
+from ortho_edge.data.features import FRAME_LENGTH, fbank
 from ortho_edge.data.waveforms import WaveformCache, each_cut, load_cut, shared_cache
 
 logger = logging.getLogger(__name__)
@@ -147,6 +147,7 @@ def evaluation_batches(
     max_duration: float,
     num_workers: int = 0,
     cache: bool | WaveformCache = False,
+    features: Callable[[np.ndarray], torch.Tensor] = fbank,
 ) -> Iterator[Batch]:
     """Makes batches of every readable cut, unchanged, the same way each time.
 
@@ -158,6 +159,7 @@ def evaluation_batches(
         max_duration: Most seconds in a batch, padding included.
         num_workers: Loader processes; 0 loads in this process.
         cache: Keep decoded waveforms, as int16, in the given cache or in the one of this process.
+        features: What encoders take, of samples; the samples themselves for an encoder of audio.
 
     Yields:
         Batches of every cut whose audio can be read; others are counted in `Batch.skipped`.
@@ -168,7 +170,7 @@ def evaluation_batches(
     with _eager_by_choice():
         sampler = DynamicCutSampler(cuts, max_duration=max_duration, world_size=1, rank=0)
     kept = _chosen(cache)
-    prepare = partial(_evaluation_example, tokens=tokens, cache=kept)
+    prepare = partial(_evaluation_example, tokens=tokens, cache=kept, features=features)
     yield from _batches(iter(sampler), prepare, num_workers, 0)
 
 
@@ -293,16 +295,22 @@ def _training_example(
     )
 
 
-def _evaluation_example(cut: Cut, *, tokens: Vocabulary, cache: WaveformCache | None) -> _Example:
+def _evaluation_example(
+    cut: Cut,
+    *,
+    tokens: Vocabulary,
+    cache: WaveformCache | None,
+    features: Callable[[np.ndarray], torch.Tensor],
+) -> _Example:
     text = _text(cut)
     try:
         ids = tokens.encode(text)
     except ValueError:
         ids = []
-    features = fbank(_long_enough(_load(cut, cache)))
+    found = features(_long_enough(_load(cut, cache)))
     return _Example(
-        features=features,
-        frame_targets=torch.full((subsampled_length(len(features)),), UNKNOWN),
+        features=found,
+        frame_targets=torch.full((subsampled_length(len(found)),), UNKNOWN),
         tokens=ids,
         text=text,
         cut_id=cut.id,
@@ -337,7 +345,8 @@ def _speaker(cut: Cut) -> str:
 
 def _collate(examples: list[_Example], skipped: dict[str, int], position: int) -> Batch:
     lengths = torch.tensor([len(example.features) for example in examples])
-    features = torch.zeros(len(examples), int(lengths.max()), NUM_BINS)
+    shape = examples[0].features.shape[1:]
+    features = torch.zeros(len(examples), int(lengths.max()), *shape)
     for row, example in zip(features, examples, strict=True):
         row[: len(example.features)] = example.features
     targets = torch.full((len(examples), subsampled_length(int(lengths.max()))), UNKNOWN)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.data.dataset import evaluation_batches
+from ortho_edge.data.features import fbank
 from ortho_edge.decoding import greedy_texts
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import Tokens
@@ -132,11 +133,19 @@ def _bootstrap(
 
 @torch.inference_mode()
 def transcribe_cuts(
-    encoders: Mapping[str, Encoder], cuts: CutSet, tokens: Tokens, batch_seconds: float = 200.0
+    encoders: Mapping[str, Encoder],
+    cuts: CutSet,
+    tokens: Tokens,
+    batch_seconds: float = 200.0,
+    features: Callable[[np.ndarray], Tensor] = fbank,
 ) -> dict[str, list[Transcript]]:
-    """Greedy transcripts of every cut by each of the encoders, features computed once."""
+    """Greedy transcripts of every cut by each of the encoders, features computed once.
+
+    `features` makes what the encoders take, see `evaluation_batches`.
+    """
     results: dict[str, list[Transcript]] = {name: [] for name in encoders}
-    for batch in evaluation_batches(cuts, tokens=tokens, max_duration=batch_seconds):
+    batches = evaluation_batches(cuts, tokens=tokens, max_duration=batch_seconds, features=features)
+    for batch in batches:
         for name, encoder in encoders.items():
             log_probs, lengths = encoder(batch.features, batch.feature_lengths)
             texts = greedy_texts(log_probs.float().cpu().numpy(), lengths.tolist(), tokens)

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from ortho_edge import evaluate
 from ortho_edge.cli import UserError
 from ortho_edge.data.audio import load_audio
 from ortho_edge.data.features import num_frames
@@ -199,11 +201,39 @@ class TestArtefacts:
         checks = verify(exported_audio.folder, exported_audio.checkpoint)
         assert {one.outcome for one in checks} == {GOOD}
 
-    def test_evaluation_says_that_it_computes_features(self, exported_audio: Exported) -> None:
-        from ortho_edge.evaluate import _encoders
+    def test_evaluation_hears_what_transcription_hears(
+        self, exported_audio: Exported, exported: Exported, tmp_path: Path
+    ) -> None:
+        set_of_two = _labelled(tmp_path / "set", [bursts(1.7), bursts(2.6, seed=1)])
+        heard = {}
+        for model in (exported_audio.program, exported_audio.model, exported.program):
+            out = tmp_path / f"{model.name}.json"
+            evaluate.main(evaluate.Arguments(model, set=str(set_of_two), out=out))
+            (result,) = json.loads(out.read_text())["results"].values()
+            heard[model.name] = {one["cut_id"]: one["hypothesis"] for one in result["transcripts"]}
+        first, *others = heard.values()
+        assert len(first) == 2
+        assert all(first.values())
+        assert others == [first, first]
 
-        with pytest.raises(UserError, match="takes audio; evaluation computes features"):
-            _encoders(exported_audio.program, 1)
+    def test_evaluation_refuses_what_is_too_long(
+        self, exported_audio: Exported, tmp_path: Path
+    ) -> None:
+        set_of_one = _labelled(tmp_path / "set", [bursts(30.2)])
+        for model in (exported_audio.program, exported_audio.model):
+            with pytest.raises(UserError, match=r"30\.20 s long, longer than the 30\.00 s"):
+                evaluate.main(evaluate.Arguments(model, set=str(set_of_one)))
+
+
+def _labelled(folder: Path, clips: list[np.ndarray]) -> Path:
+    """A folder of labelled speech."""
+    (folder / "audio").mkdir(parents=True)
+    lines = ["utterance\tspeaker\ttext"]
+    for index, clip in enumerate(clips):
+        soundfile.write(folder / "audio" / f"clip-{index}.flac", clip, 16000)
+        lines.append(f"clip-{index}\tnobody\tONE TWO")
+    (folder / "transcripts.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+    return folder
 
 
 AUDIO_OUTSIDE = {
