@@ -1,5 +1,6 @@
 """Word error rates of artefacts beside those of the fp32 encoder that they were made from."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,14 @@ from ortho_edge.compaction import DenseEncoder
 from ortho_edge.conformer.architecture import subsampled_length
 from ortho_edge.tokens import Tokens
 from ortho_edge.training.corpora import DataOptions
-from ortho_edge.training.evaluation import Encoder, error_rates, transcribe_cuts
-from ortho_edge.training.speech_sets import speech_set
+from ortho_edge.training.evaluation import (
+    Encoder,
+    ErrorRates,
+    error_rates,
+    rates_by_group,
+    transcribe_cuts,
+)
+from ortho_edge.training.speech_sets import speaker_groups, speech_set
 
 REFERENCE = "fp32"
 
@@ -49,12 +56,14 @@ class Accuracy:
         fp32: Word error rate of the eager encoder.
         artefacts: Word error rate of every artefact, by its file.
         words: Reference words; one of them is the finest difference there is.
+        groups: The same of children and adults apart, where the corpus states ages.
     """
 
     name: str
     fp32: float
     artefacts: Mapping[str, float]
     words: int
+    groups: tuple["Accuracy", ...] = ()
 
 
 def measure_accuracy(
@@ -76,14 +85,25 @@ def measure_accuracy(
     """
     encoders = {REFERENCE: reference, **{name: alone(one) for name, one in artefacts.items()}}
     transcripts = transcribe_cuts(encoders, speech.cuts, tokens)
+    members = speaker_groups(speech.cuts)
     try:
         rates = {name: error_rates(texts) for name, texts in transcripts.items()}
+        by_group = {name: rates_by_group(texts, members) for name, texts in transcripts.items()}
     except ValueError as error:
         raise UserError(f"development set {speech.name}: {error}") from error
+    groups = [
+        _accuracy(group, {name: found[group] for name, found in by_group.items()})
+        for group in by_group[REFERENCE]
+    ]
+    return dataclasses.replace(_accuracy(speech.name, rates), groups=tuple(groups))
+
+
+def _accuracy(name: str, rates: Mapping[str, ErrorRates]) -> Accuracy:
+    """The word error rates among those of the reference and of artefacts."""
     return Accuracy(
-        name=speech.name,
+        name=name,
         fp32=rates[REFERENCE].wer,
-        artefacts={file: rates[file].wer for file in artefacts},
+        artefacts={file: one.wer for file, one in rates.items() if file != REFERENCE},
         words=rates[REFERENCE].words,
     )
 

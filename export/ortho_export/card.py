@@ -108,10 +108,16 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 def _error_rates(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _metrics(manifest["subnet"]["metrics"])
     if (accuracy := manifest.get("accuracy")) is not None:
-        what = f"WER on {accuracy['name']}, {accuracy['words']:,} words"
-        yield f"{what}, fp32", f"{accuracy['fp32']:.2f}"
-        for name, wer in accuracy["artefacts"].items():
-            yield f"{what}, `{name}`", f"{wer:.2f}"
+        yield from _rates(accuracy, accuracy["name"])
+        for group in accuracy["groups"]:
+            yield from _rates(group, f"{group['name']} of {accuracy['name']}")
+
+
+def _rates(accuracy: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
+    what = f"WER on {name}, {accuracy['words']:,} words"
+    yield f"{what}, fp32", f"{accuracy['fp32']:.2f}"
+    for file, wer in accuracy["artefacts"].items():
+        yield f"{what}, `{file}`", f"{wer:.2f}"
 
 
 def _metrics(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:

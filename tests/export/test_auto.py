@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 import soundfile
 import torch
+from lhotse import CutSet
+from lhotse.utils import fastcopy
 
+from ortho_edge.checkpoint import load_checkpoint
 from ortho_edge.cli import UserError
+from ortho_edge.compaction import compact
 from ortho_edge.data.audio import SAMPLE_RATE
 from ortho_edge.devices.catalogue import load_profile
 from ortho_edge.devices.profile import Budget, DeviceProfile
@@ -158,6 +162,35 @@ def test_fp32_artefacts_make_the_errors_of_the_encoder(exported: Exported, speec
     found = measure_accuracy(exported.encoder, artefacts, dev_set(speech), tokens)
     assert set(found.artefacts.values()) == {found.fp32}
     assert found.fp32 > 0
+
+
+def test_children_and_adults_are_counted_apart(
+    checkpoint_folder: Path, speech: Path, tmp_path: Path
+) -> None:
+    """An encoder that hears nothing misses every word of both."""
+    checkpoint = load_checkpoint(checkpoint_folder)
+    trained = checkpoint.subnets[0]
+    encoder = compact(checkpoint.supernet, trained.subnet, trained.head)
+
+    def deaf(features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs, frames = encoder(features, lengths)
+        blank = torch.zeros_like(log_probs)
+        blank[..., 0] = 1
+        return blank, frames
+
+    plain = dev_set(speech)
+    cuts = CutSet.from_cuts(
+        fastcopy(cut, custom={"age": age}) for cut, age in zip(plain.cuts, (9, 40, 50), strict=True)
+    )
+    found = measure_accuracy(
+        encoder, {"model.pte": deaf}, DevSet(name="mine", cuts=cuts), checkpoint.tokens
+    )
+    assert [one.name for one in found.groups] == ["adults", "children"]
+    assert sum(one.words for one in found.groups) == found.words
+    assert all(one.artefacts == {"model.pte": 100.0} for one in found.groups)
+    weighted = sum(one.fp32 * one.words for one in found.groups) / found.words
+    assert weighted == pytest.approx(found.fp32)
+    assert measure_accuracy(encoder, {}, plain, checkpoint.tokens).groups == ()
 
 
 def test_speech_without_words_is_refused(exported: Exported, speech: Path) -> None:
