@@ -1,13 +1,14 @@
 """Latency of every trained subnet through both runtimes, one pinned thread.
 
 The time is the CPU time of the thread that runs the model, which on an idle core is its latency
-and on a busy one leaves out what the scheduler ran in between. Artefacts are built once per
-session.
+and on a busy one leaves out what the scheduler ran in between. A share of the full network's time
+comes from the two in turns. Artefacts are built once per session.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.latency_table import BENCH
 from ortho_edge.checkpoint import DESCRIPTION, Checkpoint, load_checkpoint, shipped_checkpoint
 from ortho_edge.components import FRAMES_PER_SECOND
+from ortho_edge.devices.memory import can_measure, peak_memory_mb
 from ortho_edge.devices.profiler import Runtime
-from ortho_edge.devices.timing import pinned
+from ortho_edge.devices.timing import pinned, time_in_turns
 from ortho_edge.precision import Precision
 
 RUNTIMES = ("executorch", "onnxruntime")
 MEASURED_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 SECONDS = (1.0, 4.0, 10.0)
+SHARE_SECONDS = 2.0
+"""At most, to time a size and the full network in turns."""
 
 Key = tuple[str, Precision]
 Build = Callable[[Key, str], Path]
@@ -106,8 +110,9 @@ def test_latency(
     precision: Precision,
 ) -> None:
     space, trained = checkpoint.supernet.space, checkpoint.subnet(subnet_name)
+    one = runtimes[runtime, precision]
     file = build((runtime, precision), subnet_name)
-    run = runtimes[runtime, precision].load(file)
+    run = one.load(file)
     shape = (1, round(seconds * FRAMES_PER_SECOND), checkpoint.supernet.architecture.feature_dim)
     features = np.random.default_rng(0).standard_normal(shape, np.float32)
     benchmark(run, features)
@@ -116,7 +121,7 @@ def test_latency(
         bench=BENCH,
         subnet=subnet_name,
         runtime=runtime,
-        runtime_version=runtimes[runtime, precision].version,
+        runtime_version=one.version,
         precision=precision,
         seconds=seconds,
         params=round(space.cost(trained.subnet, "params")),
@@ -126,5 +131,16 @@ def test_latency(
         dev_wer=trained.metrics.get("dev_wer"),
     )
     timed: Any = benchmark.stats
-    if timed is not None:  # with --benchmark-disable nothing was timed
-        benchmark.extra_info["rtf"] = timed.stats.min / seconds
+    if timed is None:  # with --benchmark-disable nothing is measured
+        return
+    full = checkpoint.subnets[0].name
+    in_turns = {"one": run, "full": one.load(build((runtime, precision), full))}
+    calls = {name: partial(call, features) for name, call in in_turns.items()}
+    timings = time_in_turns(calls, limit_seconds=SHARE_SECONDS)
+    benchmark.extra_info.update(
+        rtf=timed.stats.min / seconds,
+        share=timings["one"].milliseconds / timings["full"].milliseconds,
+    )
+    if can_measure():
+        warm_up = build((runtime, precision), checkpoint.subnets[-1].name)
+        benchmark.extra_info["peak_memory_mb"] = peak_memory_mb(one.load, file, warm_up, seconds)

@@ -1,11 +1,12 @@
 """What all benches share: one thread, and a timer that waits for the accelerator."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from bench.latency_table import latency_table, plot_latency, records
+from bench.latency_table import disproportionate, latency_table, plot_latency, records
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.benchmark_timer = "torch.utils.benchmark.utils.timer.timer"
 
 
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    """Versions, for the JSON that `--benchmark-json` writes; pytest-benchmark adds the host."""
+    from ortho_export.manifest import versions
+
+    machine_info["versions"] = versions()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
@@ -35,7 +43,7 @@ def pytest_terminal_summary(
     if not found:
         return
     terminalreporter.section("latency and FLOPs, in ms and as shares of the largest subnet")
-    for line in latency_table(found):
+    for line in [*latency_table(found), *disproportionate(found)]:
         terminalreporter.write_line(line)
     if plot := config.getoption("latency_plot"):
         plot_latency(found, Path(plot))
