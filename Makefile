@@ -7,16 +7,19 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 DEVICE ?= pixel8
+ETHOS_U ?= .venv-ethos-u
 
 # The environment is up to date when it carries a stamp named after what went into it.
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 RUN_STAMP := $(VENV)/stamp-run-$(KEY)
 DEV_STAMP := $(VENV)/stamp-dev-$(KEY)
+ETHOS_U_STAMP := $(ETHOS_U)/stamp-$(shell cksum < constraints-ethos-u.txt | cut -d' ' -f1)
+ETHOS_U_PACKAGES := 'executorch[ethos-u]' torch safetensors jaxtyping
 BIN := $(VENV)/bin
 # One process per core, files kept whole for what they share; more than four want too much memory.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help export test test-arm shapes lint format types bench docs dist install dev clean
+.PHONY: help export test test-arm shapes lint format types bench docs dist install dev ethos-u clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
@@ -59,9 +62,10 @@ dist: $(DEV_STAMP) ## build the wheel and the source distribution into dist/
 
 install: $(RUN_STAMP) ## only set up the environment
 dev: $(DEV_STAMP) ## only set up the environment with the development tools
+ethos-u: $(ETHOS_U_STAMP) ## set up the environment of its own in which --device ethos-u85-256 lowers
 
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) exports dist site .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(ETHOS_U) exports dist site .pytest_cache .ruff_cache .hypothesis .benchmarks
 
 # $(call install,REQUIREMENT): pip's own output goes to a log, one line per package to the terminal.
 define install
@@ -83,3 +87,12 @@ $(RUN_STAMP):
 $(DEV_STAMP):
 	$(call install,.[dev])
 	@touch $(RUN_STAMP) $@
+
+$(ETHOS_U_STAMP):
+	@echo "Setting up $(ETHOS_U) (a few minutes the first time) ..."
+	@$(PYTHON) -m venv $(ETHOS_U)
+	@$(ETHOS_U)/bin/python -m pip install --disable-pip-version-check --progress-bar off --quiet \
+		-c constraints-ethos-u.txt $(ETHOS_U_PACKAGES)
+	@$(ETHOS_U)/bin/python -m pip check
+	@rm -f $(ETHOS_U)/stamp-*
+	@touch $@

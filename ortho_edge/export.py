@@ -14,6 +14,9 @@ from ortho_edge.budget_options import BudgetOptions
 from ortho_edge.cli import UserError, run
 from ortho_edge.precision import Asked, offered
 
+ETHOS_U = "ethos-u"
+"""The runtime in the profile of an Ethos-U; its programs are made by another pipeline."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(BudgetOptions):
@@ -42,9 +45,10 @@ class Arguments(BudgetOptions):
     subnet: Literal["trained", "any"] = "trained"
     """trained: a size whose error rate was measured. any: whatever fills the budget best, composed
     of the components that the trained sizes keep; its error rate is unknown."""
-    precision: Asked = "fp32"
-    """Of the artefacts: fp32; int8, which is smaller and faster and rounds a little; or auto, the
-    fastest that keeps the word error rate on --dev-set within 0.3 points of fp32."""
+    precision: Asked | None = None
+    """Of the artefacts: fp32, the default; int8, which is smaller and faster and rounds a little;
+    or auto, the fastest that keeps the word error rate on --dev-set within 0.3 points. An
+    Ethos-U takes int8-static and nothing else, with ranges from the sample and from --dev-set."""
     dev_set: str | None = None
     """Labelled speech to measure error rates on: RECIPE/SET such as digits/dev, or a folder with
     transcripts.tsv (its columns utterance, speaker, text are read) and audio/<utterance>.flac."""
@@ -65,13 +69,17 @@ def main(arguments: Arguments) -> None:
         raise UserError("name a device with --device, or an earlier export with --verify")
     from ortho_edge.devices.catalogue import load_profile
 
-    precision = offered(arguments.precision)
     profile = load_profile(arguments.device)
+    if for_ethos_u := ETHOS_U in profile.runtimes:
+        precision = _static(arguments)
+    else:
+        precision = offered(arguments.precision or "fp32")
 
     import torch
 
     from ortho_edge.checkpoint import shipped_checkpoint
     from ortho_export.accuracy import dev_set
+    from ortho_export.ethos_u import pipeline as ethos_u
     from ortho_export.pipeline import export, transcribe_sample
     from ortho_export.report import table
     from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Request
@@ -81,6 +89,8 @@ def main(arguments: Arguments) -> None:
     runtimes = {
         "all": (EXECUTORCH, ONNXRUNTIME), "executorch": (EXECUTORCH,), "onnx": (ONNXRUNTIME,),
     }[arguments.format]  # fmt: skip
+    if for_ethos_u:
+        runtimes = (ETHOS_U,)
     request = Request(
         profile=profile,
         budget=arguments.budget(profile),
@@ -94,14 +104,31 @@ def main(arguments: Arguments) -> None:
         dev_set=None if arguments.dev_set is None else dev_set(arguments.dev_set, arguments.data),
         command=shlex.join(["python", "-m", "ortho_edge.export", *sys.argv[1:]]),
     )
-    result = export(request)
+    result = (ethos_u.export if for_ethos_u else export)(request)
     print(f"\n{table(result)}\n")
     for line in result.selection.explanation():
         print(line)
     print(f"\nwritten: {request.out}")
+    if for_ethos_u:
+        return
     files = [result.file(runtime) for runtime in runtimes]
     for line in transcribe_sample(request.checkpoint, request.out, files):
         print(line)
+
+
+def _static(arguments: Arguments) -> Literal["int8-static"]:
+    """The one precision of an Ethos-U.
+
+    Raises:
+        UserError: Another was asked for, or another kind of file.
+    """
+    if arguments.precision not in (None, "int8-static"):
+        raise UserError(
+            f"{arguments.device} takes int8-static only, not --precision {arguments.precision}"
+        )
+    if arguments.format == "onnx":
+        raise UserError(f"{arguments.device} takes an ExecuTorch program, not --format onnx")
+    return "int8-static"
 
 
 def _verify(arguments: Arguments, folder: Path) -> None:

@@ -3,6 +3,7 @@
 python -m ortho_edge.profile [--out FILE] [--checkpoint DIR]
 python -m ortho_edge.profile --on cortex-a76 [--instructions-per-cycle N --clock-ghz F ...]
 python -m ortho_edge.profile --on cortex-a76 --check exports/pixel8
+python -m ortho_edge.profile --on ethos-u85-256
 """
 
 import os
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ortho_edge.devices.profile import DeviceProfile, RuntimeCost
 
 EXECUTORCH = "executorch"
+ETHOS_U = "ethos-u"
 TIMING_SECONDS = 120.0
 """At most; with little noise the timing ends sooner."""
 COUNTED_SECONDS = 4.0
@@ -43,7 +45,8 @@ class Arguments:
     checkpoint: Path | None = None
     """Checkpoint whose architecture is measured; by default the one that ships."""
     on: str | None = None
-    """Another machine: an Arm core that QEMU emulates here, such as cortex-a76."""
+    """Another machine: an Arm core that QEMU emulates here, such as cortex-a76, or an Ethos-U
+    (ethos-u55-128, ethos-u85-256), whose compiler counts cycles."""
     instructions_per_cycle: float | None = None
     """With --on: what turns counted instructions into time, an assumption; cortex-a76 has one."""
     clock_ghz: float | None = None
@@ -68,6 +71,8 @@ def main(arguments: Arguments) -> None:
         if arguments.on is None:
             raise UserError("--check needs --on, the machine that is compared with this one")
         return _check(arguments.check, arguments.on)
+    if arguments.on is not None and arguments.on.startswith(ETHOS_U) and speed != (None,) * 3:
+        raise UserError(f"the clock of {arguments.on} is Vela's: leave out what assumes a speed")
     if arguments.on is not None and arguments.precision != "fp32":
         raise UserError("--on counts fp32 alone, not --precision all")
 
@@ -90,6 +95,8 @@ def main(arguments: Arguments) -> None:
         if arguments.on is None:
             precisions = PRECISIONS if arguments.precision == "all" else ("fp32",)
             profile = _measure(checkpoint, Path(folder), workers, precisions)
+        elif arguments.on.startswith(ETHOS_U):
+            profile = _compile(arguments.on, checkpoint, arguments.checkpoint)
         else:
             profile = _count(arguments.on, checkpoint, Path(folder), workers, *speed)
     write_atomically(out, profile_text(profile))
@@ -98,7 +105,8 @@ def main(arguments: Arguments) -> None:
             print(f"{runtime} {precision}: {_quality(costs)}")
     print(f"wrote {out}")
     if arguments.out is None:
-        only = "" if arguments.on is None else f" --format {EXECUTORCH}"
+        counted = arguments.on is not None and not arguments.on.startswith(ETHOS_U)
+        only = f" --format {EXECUTORCH}" if counted else ""
         print(f"use it with: python -m ortho_edge.export --device {name}{only}")
 
 
@@ -167,9 +175,28 @@ def _count(
         )
 
 
+def _compile(accelerator: str, checkpoint: "Checkpoint", folder: Path | None) -> "DeviceProfile":
+    """Lets Vela count.
+
+    Raises:
+        UserError: There is no such accelerator, no environment to lower in, or no sample clip.
+    """
+    from tqdm import tqdm
+
+    from ortho_edge.checkpoint import shipped_checkpoint
+    from ortho_export.ethos_u.profiling import measure
+    from ortho_export.sample import load_sample
+
+    sample = load_sample(folder or shipped_checkpoint())
+    with tqdm(desc=f"lowering for {accelerator}", unit="network") as bar:
+        return measure(accelerator, checkpoint, sample, lambda name: bar.update())
+
+
 def _quality(costs: "RuntimeCost") -> str:
     speed = costs.assumed_speed
     errors = f"{costs.error_percent} % on average, {costs.worst_error_percent} % at worst"
+    if costs.tables is not None:
+        return f"predicts Vela's cycles of held-out subnets to {errors}; nothing was timed"
     if speed is None:
         p50 = "" if costs.p50_ratio is None else f"; p50 {costs.p50_ratio:g} times the minimum"
         return f"predicts held-out subnets to {errors}; noise {costs.spread_percent} %{p50}"

@@ -25,7 +25,7 @@ def named(pattern: str) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("name", named(r"(?m)(?:`|^)make ([a-z]+)\b"))
+@pytest.mark.parametrize("name", named(r"(?m)(?:`|^)make ([a-z-]+)\b"))
 def test_a_named_make_target_exists(name: str) -> None:
     target = name.split(": ")[1]
     result = subprocess.run(

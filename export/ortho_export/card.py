@@ -152,11 +152,35 @@ def _costs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         f"{memory['predicted']:.1f} MB",
         f"predicted for {manifest['device']}, {memory['basis']}",
     )
+    for name, stated in manifest["files"].items():
+        if (vela := stated.get("vela")) is not None:
+            yield from _vela_costs(name, vela, seconds)
     for runtime, megabytes in memory["measured"].items():
         yield f"memory, {runtime}", f"{megabytes:.1f} MB", "measured on the exporting host"
     for name, stated in manifest["files"].items():
         if "runtime" in stated or "target" in stated:
             yield f"file size, {name}", f"{stated['bytes'] / 1e6:.2f} MB", "measured"
+
+
+def _vela_costs(
+    name: str, vela: Mapping[str, Any], seconds: float
+) -> Iterator[tuple[str, str, str]]:
+    says = (
+        f"Vela {vela['vela']}, {vela['system_config']}, {vela['memory_mode']}; not measured on any "
+        "device"
+    )
+    yield (
+        f"cycles, `{name}`",
+        f"{vela['cycles']:,} for {seconds:g} s of audio, {vela['milliseconds']:.2f} ms; predicted "
+        f"{vela['predicted_cycles']:,.0f}",
+        says,
+    )
+    yield (
+        f"SRAM, `{name}`",
+        f"{vela['sram_bytes'] / 1e3:.0f} kB; predicted {vela['predicted_sram_bytes'] / 1e3:.0f} kB",
+        says,
+    )
+    yield f"weights in flash, `{name}`", f"{vela['flash_bytes'] / 1e3:.0f} kB", says
 
 
 def _limits(budget: Mapping[str, Any]) -> Iterator[str]:
@@ -180,6 +204,15 @@ def _agreement(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if stated.get("executed") is False:
             pieces = stated["delegation"]["subgraphs"]
             yield f"`{name}`", "lowered, never executed", f"delegates: {pieces}"
+        if "agreement" in stated:
+            agreement = stated["agreement"]
+            yield (
+                f"`{name}`",
+                f"its int8 graph by TOSA's reference model against the fp32 encoder, "
+                f"{len(agreement['windows'])} windows of {stated['frames'] / 100:g} s",
+                f"{agreement['tosa_db']:.1f} dB, at least {agreement['floor_db']:g} wanted; "
+                f"{agreement['same_transcripts']} transcripts the same",
+            )
         if "fidelity" in stated:
             fidelity = stated["fidelity"]
             yield (

@@ -97,7 +97,7 @@ def export(request: Request) -> Export:
             or what stands at the folder to write is no earlier export.
         ParityError: An artefact disagrees with the encoder it was made from.
     """
-    _check_out(request.out)
+    check_out(request.out)
     check_targets(request.also, request.input)
     model = _select(request)
     if request.precision == "auto" and request.dev_set is None:
@@ -193,7 +193,7 @@ def transcribe_sample(checkpoint: Path, out: Path, files: Sequence[str]) -> list
     ]
 
 
-def _check_out(out: Path) -> None:
+def check_out(out: Path) -> None:
     """Refuses to replace what was not exported, and folders that cannot be written.
 
     Raises:

@@ -58,6 +58,8 @@ def _rows(export: Export) -> Iterator[tuple[str, str]]:
     error_rate = chosen.error_rate
     yield "dev WER", "not recorded" if error_rate is None else f"{error_rate:.2f} %"
     yield from _accuracy_rows(export)
+    if export.compiled is not None:
+        yield from export.compiled.rows
     for runtime, one in export.parity.items():
         yield (
             f"parity error, {export.file(runtime)}",
@@ -102,7 +104,7 @@ def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
             f"{one.p50_milliseconds:.2f} ms for {seconds:g} s on {export.request.profile.name}, "
             f"{one.basis}{note}"
         )
-        precision = export.precisions[one.runtime]
+        precision = export.precisions.get(one.runtime, one.precision)
         if one.precision != precision:
             figure = (
                 f"not predicted for {precision}; the budget was held with {one.precision}: "
@@ -122,7 +124,7 @@ def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
 
 def _memory_rows(export: Export) -> Iterator[tuple[str, str]]:
     chosen = export.selection.chosen
-    yield "predicted memory", f"{chosen.memory_mb:.1f} MB, {chosen.memory_basis}"
+    yield "predicted memory", f"{chosen.memory_mb:.3g} MB, {chosen.memory_basis}"
     planned = export.selection.chosen.planned_mb
     if export.delegation is not None and planned:
         yield (

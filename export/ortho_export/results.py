@@ -13,13 +13,14 @@ from ortho_edge.selector import Selection
 from ortho_export.accuracy import Accuracy, DevSet
 from ortho_export.auto import PRECISIONS, Choice
 from ortho_export.checks import Check
+from ortho_export.ethos_u.compiled import Compiled
 from ortho_export.executorch import Delegation
 from ortho_export.facts import FEATURES_IN, Facts
 from ortho_export.fidelity import Fidelity
 from ortho_export.measure import Latency
 from ortho_export.parity import Parity
 
-EXECUTORCH, ONNXRUNTIME = "executorch", "onnxruntime"
+EXECUTORCH, ONNXRUNTIME, ETHOS_U = "executorch", "onnxruntime", "ethos-u"
 FILES = {EXECUTORCH: "model.pte", ONNXRUNTIME: "model.onnx"}
 """The fp32 artefact of each runtime that takes features."""
 
@@ -54,7 +55,7 @@ class Request:
     checkpoint: Path
     out: Path
     runtimes: tuple[str, ...] = (EXECUTORCH, ONNXRUNTIME)
-    precision: Precision | Literal["auto"] = "fp32"
+    precision: Precision | Literal["auto", "int8-static"] = "fp32"
     dev_set: DevSet | None = None
     command: str = ""
     subnet: Source = "trained"
@@ -68,6 +69,8 @@ class Request:
     @property
     def tries(self) -> list[tuple[str, Precision]]:
         """Every runtime with every precision to write; all but one of a runtime go again."""
+        if self.precision == "int8-static":
+            return []
         precisions = PRECISIONS if self.precision == "auto" else (self.precision,)
         return [(runtime, one) for runtime in self.runtimes for one in precisions]
 
@@ -97,6 +100,7 @@ class Export:
         accuracy: Error rates, where there was a development set.
         checks: Latency as predicted and as found, for the device.
         choices: Why each runtime got its precision, where that was left to `auto`.
+        compiled: Where the device is an Ethos-U: its program, which nothing here can run.
     """
 
     request: Request
@@ -115,6 +119,7 @@ class Export:
     accuracy: Accuracy | None = None
     choices: tuple[Choice, ...] = ()
     checks: tuple[Check, ...] = ()
+    compiled: Compiled | None = None
 
     def file(self, runtime: str) -> str:
         """Name of the artefact of a runtime."""

@@ -112,6 +112,8 @@ def _checks(folder: Path, manifest: dict[str, Any], named: Path | None) -> Itera
             continue
         if "runtime" not in stated:
             yield _never_executed(folder / name, manifest)
+            if "vela" in stated:
+                yield from _vela(name, stated["vela"], manifest["budget"])
             continue
         try:
             recognizers[name] = load_artefact(folder / name)
@@ -186,9 +188,24 @@ def _never_executed(path: Path, manifest: Mapping[str, Any]) -> Check:
     if facts.checkpoint_digest != manifest["checkpoint_digest"]:
         detail = f"checkpoint digest {facts.checkpoint_digest}"
         return Check(what=f"{path.name}: loads", outcome=WRONG, detail=detail)
+    stated = (manifest["bounds"]["min_frames"], manifest["bounds"]["max_frames"])
+    if (bounds := (facts.min_frames, facts.max_frames)) != stated:
+        detail = f"takes {bounds[0]} to {bounds[1]} frames, not {stated[0]} to {stated[1]}"
+        return Check(what=f"{path.name}: loads", outcome=WRONG, detail=detail)
     return Check(
         what=f"{path.name}: parity, transcript", outcome=SKIPPED, detail="its backend is not here"
     )
+
+
+def _vela(name: str, vela: Mapping[str, Any], budget: Mapping[str, Any]) -> Iterator[Check]:
+    """What Vela said when the program was made, against the limits."""
+    for what, value, limit, unit in (
+        ("cycles", vela["milliseconds"], budget["latency_ms"], "ms"),
+        ("SRAM", vela["sram_bytes"] / 1e6, budget["memory_mb"], "MB"),
+    ):
+        held = limit is None or value <= limit
+        most = "no limit" if limit is None else f"{value:.4g} of at most {limit:.4g} {unit}"
+        yield Check(what=f"{name}: Vela's {what}", outcome=GOOD if held else WRONG, detail=most)
 
 
 def _sha256(text: str) -> str:

@@ -20,6 +20,7 @@ from ortho_edge.devices.latency import (
     runtime_cost,
 )
 from ortho_edge.devices.profile import Budget, DeviceProfile, MemoryCost
+from ortho_edge.devices.shape_tables import ShapeTables
 
 
 def latency_costs(
@@ -56,8 +57,11 @@ def size_costs(
     space: ComponentSpace,
     runtimes: Sequence[str] = (),
     precision: str = "fp32",
+    seconds: float = 1.0,
 ) -> CostModel:
     """Predicted file size in MB, of the runtime whose file is largest.
+
+    Where programs take one length alone, it is that of `seconds`.
 
     Raises:
         UserError: The profile has no figures for a runtime.
@@ -66,7 +70,7 @@ def size_costs(
     def table(runtime: str) -> CostTable:
         return tabulate(
             space,
-            lambda one: predict_footprint(profile, space, one, 1.0, runtime, precision).size_mb,
+            lambda one: predict_footprint(profile, space, one, seconds, runtime, precision).size_mb,
         )
 
     return CostModel(
@@ -105,13 +109,16 @@ def _memory_table(
 ) -> CostTable:
     known = figured_precision(profile, runtime, precision)
     costs = runtime_cost(profile, runtime, known)
-    memory = costs.memory
+    memory, tables = costs.memory, costs.tables
 
-    def with_memory(memory: MemoryCost) -> DeviceProfile:
-        return replace(profile, runtimes={runtime: {known: replace(costs, memory=memory)}})
+    def with_memory(memory: MemoryCost, tables: ShapeTables | None) -> DeviceProfile:
+        changed = replace(costs, memory=memory, tables=tables)
+        return replace(profile, runtimes={runtime: {known: changed}})
 
-    weights = with_memory(replace(memory, activation_copies=0.0))
-    activations = with_memory(replace(memory, fixed_mb=0.0, weight_copies=0.0))
+    weights = with_memory(
+        replace(memory, activation_copies=0.0), None if tables is None else tables.without_memory()
+    )
+    activations = with_memory(replace(memory, fixed_mb=0.0, weight_copies=0.0), tables)
 
     sums = tabulate(
         space, lambda one: predict_footprint(weights, space, one, seconds, runtime, known).memory_mb
@@ -135,7 +142,7 @@ def budget_costs(
     models = {
         "latency_ms": lambda: latency_costs(profile, space, seconds, runtimes, precision),
         "memory_mb": lambda: memory_costs(profile, space, seconds, runtimes, precision),
-        "size_mb": lambda: size_costs(profile, space, runtimes, precision),
+        "size_mb": lambda: size_costs(profile, space, runtimes, precision, seconds),
         "params": lambda: criterion_costs(space, "params"),
         "flops": lambda: flops_costs(space, seconds),
     }

@@ -136,13 +136,21 @@ def predict_latency(
     """Latency of a compacted subnet for `seconds` of audio, one thread, batch 1.
 
     Raises:
-        UserError: The profile has no figures for that runtime and precision.
+        UserError: The profile has no figures for that runtime and precision, or by tables and none
+            for that architecture or length.
     """
     costs = runtime_cost(profile, runtime, precision)
-    works = in_tiles(workload(space, subnet, seconds), seconds, costs.rows_at_once)
-    total = sum(module_microseconds(costs.modules[work.kind], work) for work in works)
+    works = workload(space, subnet, seconds)
+    if (tables := costs.tables) is not None:
+        tables.check(space.architecture, seconds, profile.name)
+        assert costs.assumed_speed is not None
+        milliseconds = costs.assumed_speed.milliseconds(tables.cycles(_units(works), seconds))
+    else:
+        tiles = in_tiles(works, seconds, costs.rows_at_once)
+        total = sum(module_microseconds(costs.modules[work.kind], work) for work in tiles)
+        milliseconds = (costs.scale * total + costs.us_per_boundary * len(works)) / 1000
     return Prediction(
-        milliseconds=(costs.scale * total + costs.us_per_boundary * len(works)) / 1000,
+        milliseconds=milliseconds,
         seconds=seconds,
         runtime=runtime,
         provenance=costs.provenance,
@@ -175,19 +183,37 @@ def predict_footprint(
     params = sum(work.params for work in works)
     live = max(work.live for work in works)
     memory, size = costs.memory, size_cost(profile, runtime, precision)
+    memory_mb = memory.fixed_mb + BYTES / 1e6 * (
+        memory.weight_copies * params + memory.activation_copies * live
+    )
+    size_mb = file_bytes(size, works) / 1e6
+    if (tables := costs.tables) is not None:
+        tables.check(space.architecture, seconds, profile.name)
+        memory_mb += tables.sram_kb(_units(works), seconds) / 1e3
+        size_mb += tables.file_kb(_units(works), seconds) / 1e3
     return Footprint(
-        memory_mb=memory.fixed_mb
-        + (memory.weight_copies * params + memory.activation_copies * live) * BYTES / 1e6,
+        memory_mb=memory_mb,
         memory_provenance=memory.provenance,
         planned_mb=memory.planned_copies * planned_elements(space.architecture) * BYTES / 1e6,
-        size_mb=file_bytes(size, works) / 1e6,
+        size_mb=size_mb,
         size_provenance=size.provenance,
     )
 
 
+def _units(works: Sequence[Work]) -> list[tuple[str, int]]:
+    """What tables are looked up by: the kind of every module and its open units."""
+    return [(work.kind, work.units) for work in works]
+
+
 def figured_precision(profile: DeviceProfile, runtime: str, precision: str) -> str:
-    """The precision whose figures stand for another: itself where the profile has it, else fp32."""
-    return precision if precision in profile.runtimes.get(runtime, {}) else "fp32"
+    """The precision whose figures stand for another.
+
+    Itself where the profile has it, else fp32; a device that takes one precision alone has that.
+    """
+    known = profile.runtimes.get(runtime, {})
+    if precision not in known and len(known) == 1:
+        return next(iter(known))
+    return precision if precision in known else "fp32"
 
 
 def size_cost(profile: DeviceProfile, runtime: str, precision: str) -> SizeCost:

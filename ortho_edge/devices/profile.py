@@ -13,8 +13,10 @@ Units: MB is 10^6 bytes, us is microseconds.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
+
+from ortho_edge.devices.shape_tables import ShapeTables
 
 SCHEMA_VERSION = 2
 
@@ -39,11 +41,11 @@ def _require(holds: bool, message: str) -> None:
 
 
 def _not_negative(table: object) -> None:
-    for field in fields(table):  # pyright: ignore[reportArgumentType]
-        value = getattr(table, field.name)
+    for one in fields(table):  # pyright: ignore[reportArgumentType]
+        value = getattr(table, one.name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             _require(
-                0 <= value < math.inf, f"{field.name} must be finite and at least 0, not {value}"
+                0 <= value < math.inf, f"{one.name} must be finite and at least 0, not {value}"
             )
 
 
@@ -209,9 +211,12 @@ class RuntimeCost:
     """Of the latency; memory and size carry their own."""
     source: str
     """From which figures, or where, when and how it was measured."""
-    modules: Mapping[Kind, ModuleCost]
     memory: MemoryCost
     size: SizeCost
+    modules: Mapping[Kind, ModuleCost] = field(default_factory=dict)
+    """By coefficients; empty where there are tables instead."""
+    tables: ShapeTables | None = None
+    """By lookup, for one architecture: cycles, and the memory that `memory` then leaves out."""
     scale: float = 1.0
     """Whole networks against the sum of their modules."""
     us_per_boundary: float = 0.0
@@ -237,10 +242,15 @@ class RuntimeCost:
             self.p50_ratio is None or self.p50_ratio >= 1,
             f"p50_ratio must be at least 1, not {self.p50_ratio}",
         )
-        for kind in self.modules:
+        _require(
+            self.tables is None or self.provenance == VELA,
+            f"tables belong to the provenance {VELA!r}",
+        )
+        by_kind = self.modules if self.tables is None else self.tables.modules
+        for kind in (*self.modules, *by_kind):
             _require(kind in KINDS, f"unknown module kind {kind!r}; known: {', '.join(KINDS)}")
         for kind in KINDS:
-            _require(kind in self.modules, f"the table modules.{kind} is missing")
+            _require(kind in by_kind, f"the table modules.{kind} is missing")
         _require(
             self.provenance == ANALYTIC or self.error_percent is not None,
             f"a table of provenance {self.provenance!r} states error_percent",
@@ -272,9 +282,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Raises ValueError when a limit is not above 0."""
-        for field in fields(Budget):
-            value = getattr(self, field.name)
-            _require(value is None or value > 0, f"{field.name} must be above 0, not {value}")
+        for one in fields(Budget):
+            value = getattr(self, one.name)
+            _require(value is None or value > 0, f"{one.name} must be above 0, not {value}")
         _require(
             self.audio_seconds < math.inf, f"audio_seconds must be finite, not {self.audio_seconds}"
         )

@@ -1,8 +1,8 @@
 """TOML tables as frozen dataclasses, read with one clear line per mistake, and written back.
 
 A field's type says what the table may hold: `str`, `bool`, `int`, `float`, a `Literal`, a dataclass
-(a table), a tuple of dataclasses (an array of tables), a mapping from names to one of these, and
-any of them `| None` with a default of None (a key that may be left out). Rules beyond types are
+(a table), a tuple of one of these (an array), a mapping from names to one of these, and any of them
+`| None` with a default of None (a key that may be left out). Rules beyond types are
 raised as ValueError by the dataclass's `__post_init__`.
 """
 
@@ -113,6 +113,8 @@ def _lines(items: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
             lines = _lines(_items(value), inner)
             # A header of its own only where keys follow, or nothing at all.
             tables += lines if lines and not lines[0] else ["", f"[{header}]", *lines]
+        elif isinstance(value, tuple) and not any(map(_is_table, value)):
+            scalars.append(f"{_key(name)} = {_literal(value)}")
         elif isinstance(value, tuple):
             for item in value:
                 tables += ["", f"[[{header}]]", *_lines(_items(item), inner)]
@@ -126,11 +128,13 @@ def _key(name: str) -> str:
     return name if bare else _text(name)
 
 
-def _literal(value: str | bool | int | float) -> str:
+def _literal(value: str | bool | int | float | tuple[Any, ...]) -> str:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_literal, value))}]"
     return repr(value)
 
 

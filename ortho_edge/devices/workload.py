@@ -39,6 +39,8 @@ class Work:
     """Outputs of those layers; each has a scale of its own when it is quantised."""
     layers: int = 0
     """Linear layers, as they are exported."""
+    units: int = 1
+    """Open units: chunks, heads, or 1."""
 
 
 @lru_cache(maxsize=4096)
@@ -136,6 +138,7 @@ def _module(
         weights=float(weights),
         outputs=float(outputs),
         layers=layers,
+        units=num_units,
     )
 
 

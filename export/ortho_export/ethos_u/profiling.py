@@ -1,0 +1,248 @@
+"""A profile of an Ethos-U: every module lowered alone, Vela's cycles and memory as tables.
+
+Vela prices one shape at a time, and in cycles a network costs the sum of its modules. So nothing is
+fitted: each number of units of each module, at each length, is one row and column. Whole random
+subnets are lowered besides, and the profile states by how much their cycles differ.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from ortho_edge.checkpoint import Checkpoint
+from ortho_edge.cli import UserError
+from ortho_edge.components import FRAMES_PER_SECOND, ComponentSpace, Module
+from ortho_edge.devices.profile import (
+    DEFAULT_AUDIO_SECONDS,
+    SCHEMA_VERSION,
+    VELA,
+    AssumedSpeed,
+    Core,
+    DefaultBudget,
+    DeviceProfile,
+    Hardware,
+    MemoryCost,
+    RuntimeCost,
+    SizeCost,
+    TextFact,
+)
+from ortho_edge.devices.shape_tables import ModuleTable, ShapeTables, shape_of
+from ortho_edge.devices.workload import KIND_OF, workload
+from ortho_edge.subnet import Subnet
+from ortho_export.ethos_u.environment import lower_all, python
+from ortho_export.ethos_u.pipeline import PRECISION
+from ortho_export.ethos_u.protocol import Job, Lowered, Part, Request
+from ortho_export.ethos_u.windows import speech_windows
+from ortho_export.facts import Facts
+from ortho_export.results import ETHOS_U
+
+ACCELERATORS = ("ethos-u55-128", "ethos-u85-256")
+LENGTHS = (1.0, 4.0, 10.0)
+HELD_OUT = ((0.05, 1.0), (0.15, 4.0))
+"""Share of the components and seconds of audio of the whole subnets that the tables are checked
+on."""
+MODULES: tuple[Module, ...] = ("ffn1", "mhsa", "conv")
+"""One of each kind: both feed-forward modules are alike."""
+FIXED: tuple[Part, ...] = ("front_end", "norm", "ctc_head")
+NO_DIGEST = 64 * "0"
+"""What is lowered here is deleted after it was counted."""
+
+
+def table_jobs(space: ComponentSpace, lengths: Sequence[float] = LENGTHS) -> Iterator[Job]:
+    """Every choice of every module alone, at every length."""
+    for seconds in lengths:
+        frames = round(seconds * FRAMES_PER_SECOND)
+        for part in FIXED:
+            yield Job(name=_name(part, 1, seconds), kept=(), frames=frames, part=part)
+        for module in MODULES:
+            first = space.module_slice(0, module).start
+            for units in range(1, space.num_units(module) + 1):
+                yield Job(
+                    name=_name(KIND_OF[module], units, seconds),
+                    kept=tuple(range(first, first + units)),
+                    frames=frames,
+                    part="module",
+                )
+
+
+def held_out_jobs(space: ComponentSpace, seed: int = 0) -> Iterator[Job]:
+    """Whole random subnets."""
+    generator = np.random.default_rng(seed)
+    for share, seconds in HELD_OUT:
+        size = max(1, round(share * len(space)))
+        kept = generator.choice(len(space), size, replace=False).tolist()
+        yield Job(
+            name=f"held-out-{100 * share:.0f}",
+            kept=Subnet.of(len(space), kept).kept,
+            frames=round(seconds * FRAMES_PER_SECOND),
+        )
+
+
+def _name(kind: str, units: int, seconds: float) -> str:
+    return f"{kind}-{units}-{seconds:g}s"
+
+
+def measure(
+    accelerator: str,
+    checkpoint: Checkpoint,
+    sample: np.ndarray | None,
+    done: Callable[[str], object] = lambda name: None,
+) -> DeviceProfile:
+    """Lowers all there is to lower and makes a profile of it.
+
+    Args:
+        accelerator: Vela's name of the configuration.
+        checkpoint: Whose architecture and weights.
+        sample: Speech that ranges are taken from.
+        done: Called with the name of every network that is lowered.
+
+    Raises:
+        UserError: The accelerator is unknown, there is no environment to lower in, or no speech.
+    """
+    if accelerator not in ACCELERATORS:
+        raise UserError(f"unknown Ethos-U {accelerator!r}; known: {', '.join(ACCELERATORS)}")
+    python()
+    supernet, space = checkpoint.supernet, checkpoint.supernet.space
+    jobs = [*table_jobs(space), *held_out_jobs(space)]
+    calibration = {
+        f"{frames}-{name}": window
+        for frames in sorted({job.frames for job in jobs})
+        for name, window in speech_windows(
+            sample, None, checkpoint.tokens, frames
+        ).calibration.items()
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        answer = lower_all(
+            Request(
+                accelerator=accelerator,
+                architecture=supernet.architecture,
+                num_heads=len(supernet.ctc_heads),
+                jobs=jobs,
+                constants=Facts(
+                    subnet="held-out", tokens=checkpoint.tokens, checkpoint_digest=NO_DIGEST
+                ).constants(),
+                supernet=supernet.state_dict(),
+                calibration=calibration,
+            ),
+            folder,
+            done,
+        )
+        sizes = {one: (folder / low.file).stat().st_size for one, low in answer.lowered.items()}
+    return profile_of(accelerator, space, answer.lowered, sizes, list(held_out_jobs(space)))
+
+
+def profile_of(
+    accelerator: str,
+    space: ComponentSpace,
+    lowered: Mapping[str, Lowered],
+    sizes: Mapping[str, int],
+    held_out: Sequence[Job],
+    lengths: Sequence[float] = LENGTHS,
+) -> DeviceProfile:
+    """The profile that lowered modules make.
+
+    Args:
+        accelerator: Vela's name of the configuration.
+        space: Of the architecture.
+        lowered: By the name of the job, of `table_jobs` and `held_out`.
+        sizes: Bytes of each program.
+        held_out: Whole subnets to check on.
+        lengths: Of the tables, in seconds.
+    """
+    tables = _tables(space, lowered, sizes, lengths)
+    errors, ends = [], []
+    for job in held_out:
+        seconds = job.frames / FRAMES_PER_SECOND
+        works = workload(space, Subnet(len(space), job.kept), seconds)
+        units = [(work.kind, work.units) for work in works]
+        found = lowered[job.name].cost.cycles
+        errors.append(100 * abs(tables.cycles(units, seconds) / found - 1))
+        ends.append(sizes[job.name] / 1e3 - tables.file_kb(units, seconds))
+    cost = next(iter(lowered.values())).cost
+    where = f"Vela {cost.vela}, {cost.system_config}, {cost.memory_mode}"
+    today = datetime.now(UTC).date().isoformat()
+    speed = AssumedSpeed(
+        clock_ghz=cost.clock_ghz,
+        source=f"Vela's system configuration {cost.system_config}; a chip may run at another",
+    )
+    costs = RuntimeCost(
+        provenance=VELA,
+        source=(
+            f"{today}, {where}: every module lowered alone in {PRECISION}, checked on "
+            f"{len(held_out)} whole subnets"
+        ),
+        tables=tables,
+        memory=MemoryCost(
+            provenance=VELA,
+            source=f"{where}: the accelerator's tensor arena; weights stay in flash",
+            fixed_mb=0.0, weight_copies=0.0, activation_copies=0.0,
+        ),
+        size=SizeCost(
+            provenance=VELA,
+            source=(
+                f"programs of ExecuTorch with code of Vela {cost.vela}, module by module; weights "
+                "are compressed, so those of another checkpoint differ by some per cent"
+            ),
+            bytes_per_parameter=0.0,
+            fixed_kb=round(max(0.0, float(np.mean(ends))), 2),
+        ),
+        error_percent=round(float(np.mean(errors)), 2),
+        worst_error_percent=round(float(np.max(errors)), 2),
+        assumed_speed=speed,
+    )  # fmt: skip
+    return DeviceProfile(
+        schema_version=SCHEMA_VERSION,
+        name=accelerator,
+        description=f"{accelerator}, {PRECISION}, cycles by Vela at {cost.clock_ghz:g} GHz",
+        hardware=Hardware(
+            soc=TextFact(value=f"any with an {accelerator}", source="named by the user"),
+            runs_on=accelerator,
+            cores=(Core(name=accelerator, count=1, clock_ghz=cost.clock_ghz, source=speed.source),),
+        ),
+        budget=DefaultBudget(
+            latency_ms=10 * DEFAULT_AUDIO_SECONDS,
+            audio_seconds=DEFAULT_AUDIO_SECONDS,
+            memory_mb=1.0,
+            reason="a hundredth of real time, and a megabyte of SRAM",
+        ),
+        runtimes={ETHOS_U: {PRECISION: costs}},
+    )
+
+
+def _tables(
+    space: ComponentSpace,
+    lowered: Mapping[str, Lowered],
+    sizes: Mapping[str, int],
+    lengths: Sequence[float],
+) -> ShapeTables:
+    rows: dict[str, int] = dict.fromkeys(FIXED, 1)
+    rows |= {KIND_OF[module]: space.num_units(module) for module in MODULES}
+
+    # What even the smallest program holds besides weights, once in every program of a part.
+    wrapping = min(
+        sizes[job.name] - lowered[job.name].cost.flash_bytes for job in table_jobs(space, lengths)
+    )
+
+    def table(kind: str) -> ModuleTable:
+        costs = [
+            [lowered[_name(kind, units, seconds)].cost for seconds in lengths]
+            for units in range(1, rows[kind] + 1)
+        ]
+        return ModuleTable(
+            cycles=tuple(tuple(float(one.cycles) for one in row) for row in costs),
+            sram_kb=tuple(tuple(one.sram_bytes / 1e3 for one in row) for row in costs),
+            file_kb=tuple(
+                tuple((sizes[_name(kind, units, seconds)] - wrapping) / 1e3 for seconds in lengths)
+                for units in range(1, rows[kind] + 1)
+            ),
+        )
+
+    return ShapeTables(
+        shape=shape_of(space.architecture),
+        audio_seconds=tuple(lengths),
+        modules={kind: table(kind) for kind in rows},
+    )
