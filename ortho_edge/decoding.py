@@ -1,7 +1,5 @@
 """Greedy CTC decoding: the best symbol of each frame, repeats merged, blanks dropped."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ortho_edge.tokens import Tokens
@@ -21,10 +19,3 @@ def greedy_ids(log_probs: np.ndarray) -> list[int]:
 def greedy_text(log_probs: np.ndarray, tokens: Tokens) -> str:
     """The text of one utterance (T', V)."""
     return tokens.decode(greedy_ids(log_probs))
-
-
-def greedy_texts(log_probs: np.ndarray, lengths: Sequence[int], tokens: Tokens) -> list[str]:
-    """The texts of a batch (B, T', V) with its encoder lengths (B,)."""
-    return [
-        greedy_text(rows[:length], tokens) for rows, length in zip(log_probs, lengths, strict=True)
-    ]

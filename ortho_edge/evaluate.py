@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from ortho_edge.beam_search import BeamSearch
     from ortho_edge.tokens import Tokens
+    from ortho_edge.training.corpora import DataOptions
     from ortho_edge.training.evaluation import Encoder, ErrorRates, Transcript
 
     Features = Callable[[np.ndarray], Tensor]
@@ -35,7 +37,16 @@ class Arguments:
     synthetic: Path | None = None
     """Synthesised voices, which are part of digits/dev when training had them."""
     lexicon: Path | None = None
-    """Pronunciations that turn a model's phonemes into words."""
+    """Words that are known: pronunciations where a model's symbols are phonemes; where they spell,
+    the words to look for with --lm (the first of each line), by default those of the LM."""
+    lm: Path | None = None
+    """Also decode with this n-gram model, ARPA or KenLM's binary form."""
+    lm_weight: float = 0.5
+    """Weight of the LM's log-probabilities against the model's."""
+    word_score: float = 0.0
+    """Added for every word."""
+    tune_on: str | None = None
+    """Development set, as in --set, on which --lm-weight and --word-score are chosen."""
     out: Path | None = None
     """Also write the table, every transcript included, as JSON."""
     plot: Path | None = None
@@ -52,6 +63,8 @@ def main(arguments: Arguments) -> None:
     from ortho_edge.training.evaluation import error_rates, transcribe_cuts
     from ortho_edge.training.speech_sets import speaker_groups, speech_set
 
+    if arguments.tune_on is not None and arguments.lm is None:
+        raise UserError("--tune-on chooses the weights of --lm, which is not named")
     if arguments.plot is not None and not arguments.model.is_dir():
         raise UserError(
             f"--plot compares a checkpoint's subnets; {arguments.model} is one artefact"
@@ -62,30 +75,52 @@ def main(arguments: Arguments) -> None:
     options = DataOptions(root=arguments.data, synthetic=arguments.synthetic)
     cuts = speech_set(arguments.set, options)
     transcripts = transcribe_cuts(encoders, cuts, tokens, features=features)
+    weights: dict[str, dict[str, float]] = {}
+    if arguments.lm is not None:
+        searches = _searches(arguments, encoders, tokens, options, features)
+        decoders = {name: search.decode for name, search in searches.items()}
+        found = transcribe_cuts(encoders, cuts, tokens, features=features, decoders=decoders)
+        for name, search in searches.items():
+            label = f"{name} + LM"
+            transcripts[label], costs[label] = found[name], costs[name]
+            weights[label] = search.options.weights()
     try:
         rates = {name: error_rates(texts) for name, texts in transcripts.items()}
     except ValueError as error:
         raise UserError(f"set {arguments.set!r}: {error}") from error
     print(_table(rates, costs))
+    for name, one in weights.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in one.items()))
     groups = speaker_groups(cuts)
     for group, of_group in _by_group(transcripts, groups).items():
         print(f"\n{group}:\n{_table(of_group, costs)}")
     if arguments.out is not None:
-        from ortho_edge.atomic import write_atomically
-
-        results = {
-            name: {
-                **asdict(rates[name]),
-                **costs[name],
-                "transcripts": [asdict(one) for one in transcripts[name]],
-            }
-            for name in rates
-        }
-        record = {"model": str(arguments.model), "set": arguments.set, "results": results}
-        write_atomically(arguments.out, json.dumps(record, indent=1) + "\n")
-        print(f"written: {arguments.out}")
+        facts = {name: {**costs[name], **weights.get(name, {})} for name in rates}
+        _write(arguments, rates, facts, transcripts)
     if arguments.plot is not None:
-        _plot(arguments, rates, costs)
+        _plot(arguments, {name: rates[name] for name in encoders}, costs)
+
+
+def _write(
+    arguments: Arguments,
+    rates: "dict[str, ErrorRates]",
+    facts: dict[str, dict[str, float]],
+    transcripts: "dict[str, list[Transcript]]",
+) -> None:
+    from ortho_edge.atomic import write_atomically
+
+    assert arguments.out is not None
+    results = {
+        name: {
+            **asdict(rates[name]),
+            **facts[name],
+            "transcripts": [asdict(one) for one in transcripts[name]],
+        }
+        for name in rates
+    }
+    record = {"model": str(arguments.model), "set": arguments.set, "results": results}
+    write_atomically(arguments.out, json.dumps(record, indent=1) + "\n")
+    print(f"written: {arguments.out}")
 
 
 def _by_group(
@@ -109,9 +144,40 @@ def _with_words(tokens: "Tokens", arguments: Arguments) -> "Tokens":
         if arguments.lexicon is None:
             raise UserError(f"{arguments.model} recognises phonemes: name their words by --lexicon")
         return with_lexicon(tokens, Lexicon.load(arguments.lexicon))
-    if arguments.lexicon is not None:
-        raise UserError(f"{arguments.model} spells its words and needs no --lexicon")
+    if arguments.lexicon is not None and arguments.lm is None:
+        raise UserError(f"{arguments.model} spells its words: --lexicon is of use only with --lm")
     return tokens
+
+
+def _searches(
+    arguments: Arguments,
+    encoders: "dict[str, Encoder]",
+    tokens: "Tokens",
+    options: "DataOptions",
+    features: "Features",
+) -> "dict[str, BeamSearch]":
+    """How each encoder is decoded with the language model."""
+    from ortho_edge.beam_search import LanguageModel, SearchOptions
+    from ortho_edge.lexicon import read_lines
+    from ortho_edge.training.lm_decoding import beam_search, tuned
+    from ortho_edge.training.speech_sets import development_set
+
+    assert arguments.lm is not None
+    try:
+        weights = SearchOptions(lm_weight=arguments.lm_weight, word_score=arguments.word_score)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    words = None
+    if arguments.lexicon is not None and not tokens.phonemic:
+        lines = read_lines(arguments.lexicon, "lexicon")
+        words = dict.fromkeys(line.split()[0].upper() for line in lines if line.strip())
+    search = beam_search(tokens, LanguageModel(arguments.lm), weights, words)
+    if arguments.tune_on is None:
+        return dict.fromkeys(encoders, search)
+    cuts = development_set(arguments.tune_on, arguments.set, options)
+    return {
+        name: tuned(search, encoder, cuts, tokens, features) for name, encoder in encoders.items()
+    }
 
 
 def _plot(

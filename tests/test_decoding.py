@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ortho_edge.decoding import greedy_ids, greedy_text, greedy_texts
+from ortho_edge.decoding import greedy_ids, greedy_text
 from ortho_edge.tokens import character_tokens
 
 TABLE = character_tokens(["ONE", "TWO", "SIX"])
@@ -50,23 +49,3 @@ def test_silence_is_no_text(best: list[int]) -> None:
 
 def test_ids_are_plain_integers() -> None:
     assert [type(index) for index in greedy_ids(scores_of([3, 0, 1]))] == [int, int]
-
-
-@given(st.lists(frames, min_size=1, max_size=4))
-@settings(deadline=None)
-def test_a_batch_ignores_its_padding(utterances: list[list[int]]) -> None:
-    longest = max(map(len, utterances))
-    padded = [best + [3] * (longest - len(best)) for best in utterances]
-    batch = np.stack([scores_of(best) for best in padded])
-    texts = greedy_texts(batch, [len(best) for best in utterances], TABLE)
-    assert texts == [TABLE.decode(naive_ids(best)) for best in utterances]
-
-
-def test_takes_tensors() -> None:
-    batch = torch.from_numpy(scores_of([1, 0, 2]))[None]
-    assert greedy_texts(batch.numpy(), torch.tensor([3]).tolist(), TABLE) == ["ONE TWO"]
-
-
-def test_a_batch_without_its_lengths_is_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        greedy_texts(np.zeros((2, 3, 4)), [3], TABLE)

@@ -82,7 +82,8 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 def declared_imports() -> set[str]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
-    requirements = project["dependencies"] + project["optional-dependencies"]["gpu"]
+    extras = project["optional-dependencies"]
+    requirements = project["dependencies"] + extras["gpu"] + extras["decoding"]
     names = {re.split(r"[^A-Za-z0-9_-]", requirement)[0] for requirement in requirements}
     return {IMPORT_NAMES.get(name, name) for name in names}
 

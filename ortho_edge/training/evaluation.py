@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jiwer
 import numpy as np
@@ -12,12 +13,14 @@ from torch import Tensor
 from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.data.dataset import evaluation_batches
 from ortho_edge.data.features import fbank
-from ortho_edge.decoding import greedy_texts
+from ortho_edge.decoding import greedy_text
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import Tokens
 
 Encoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Features (B, T, 80) and lengths (B,) to log-probabilities (B, T', V) and lengths (B,)."""
+Decoder = Callable[[np.ndarray], str]
+"""Log-probabilities (T', V) of one utterance to its text."""
 
 BOOTSTRAP_SAMPLES = 2000
 FEWEST_SPEAKERS = 10
@@ -138,17 +141,28 @@ def transcribe_cuts(
     tokens: Tokens,
     batch_seconds: float = 200.0,
     features: Callable[[np.ndarray], Tensor] = fbank,
+    decoders: Mapping[str, Decoder] | None = None,
 ) -> dict[str, list[Transcript]]:
-    """Greedy transcripts of every cut by each of the encoders, features computed once.
+    """Transcripts of every cut by each of the encoders, features computed once.
 
-    `features` makes what the encoders take, see `evaluation_batches`.
+    Args:
+        encoders: By name.
+        cuts: What they hear.
+        tokens: Their symbols.
+        batch_seconds: Audio in a batch.
+        features: Makes what the encoders take, see `evaluation_batches`.
+        decoders: How an encoder of that name is decoded; greedily where there is none.
     """
     results: dict[str, list[Transcript]] = {name: [] for name in encoders}
     batches = evaluation_batches(cuts, tokens=tokens, max_duration=batch_seconds, features=features)
     for batch in batches:
         for name, encoder in encoders.items():
+            decode = (decoders or {}).get(name) or partial(greedy_text, tokens=tokens)
             log_probs, lengths = encoder(batch.features, batch.feature_lengths)
-            texts = greedy_texts(log_probs.float().cpu().numpy(), lengths.tolist(), tokens)
+            rows = log_probs.float().cpu().numpy()
+            texts = [
+                decode(row[:length]) for row, length in zip(rows, lengths.tolist(), strict=True)
+            ]
             results[name] += [
                 Transcript(*fields)
                 for fields in zip(batch.cut_ids, batch.speakers, batch.texts, texts, strict=True)

@@ -45,3 +45,25 @@ def speaker_groups(cuts: CutSet) -> dict[str, str]:
         for cut_id, age in ages.items()
         if age is not None
     }
+
+
+def development_set(name: str, tested: str, options: DataOptions) -> CutSet:
+    """The utterances of a set that may choose something which another set is then tested with.
+
+    Args:
+        name: As for `speech_set`.
+        tested: The other set.
+        options: Where the corpora are.
+
+    Raises:
+        UserError: It is the tested set or a recipe's test set, or it is not there.
+    """
+    if name == tested:
+        raise UserError(f"{name} cannot both choose and test; name a development set")
+    first, _, part = name.partition("/")
+    if first in RECIPES and not Path(name).is_dir():
+        known = recipe(first).corpus(options).development
+        if part not in known:
+            choices = ", ".join(f"{first}/{one}" for one in known)
+            raise UserError(f"{name} is no development set; known: {choices}")
+    return speech_set(name, options)

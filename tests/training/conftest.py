@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from lhotse import CutSet
 
+from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
 from ortho_edge.cli import run
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.data.augmentation import Augmentation
 from ortho_edge.data.corpora import synthetic
+from ortho_edge.subnet import Subnet
+from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import character_tokens
 from ortho_edge.training.config import TrainingConfig
 from ortho_edge.training.corpora import Corpus
@@ -111,3 +115,19 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return 0
 
     return call
+
+
+@pytest.fixture
+def checkpoint(tone_recipe: Recipe, tmp_path: Path) -> Path:
+    """An untrained checkpoint of two sizes for the tones."""
+    torch.manual_seed(0)
+    tokens = character_tokens(["LOW", "MIDDLE", "HIGH"])
+    supernet = Supernet(tone_recipe.architecture(len(tokens)), 2).eval()
+    full = TrainedSubnet(name="s100", subnet=supernet.space.full(), head=0, target=1.0)
+    half = TrainedSubnet(
+        name="s050", subnet=Subnet.of(len(supernet.space), range(0, 22, 2)), head=1, target=0.5
+    )
+    save_checkpoint(
+        Checkpoint(supernet=supernet, tokens=tokens, subnets=(full, half)), tmp_path / "model"
+    )
+    return tmp_path / "model"

@@ -5,30 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from ortho_edge import evaluate, train
-from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
-from ortho_edge.subnet import Subnet
-from ortho_edge.supernet import Supernet
-from ortho_edge.tokens import character_tokens
-from ortho_edge.training.recipes import Recipe
-
-
-@pytest.fixture
-def checkpoint(tone_recipe: Recipe, tmp_path: Path) -> Path:
-    """An untrained checkpoint of two sizes for the tones."""
-    torch.manual_seed(0)
-    tokens = character_tokens(["LOW", "MIDDLE", "HIGH"])
-    supernet = Supernet(tone_recipe.architecture(len(tokens)), 2).eval()
-    full = TrainedSubnet(name="s100", subnet=supernet.space.full(), head=0, target=1.0)
-    half = TrainedSubnet(
-        name="s050", subnet=Subnet.of(len(supernet.space), range(0, 22, 2)), head=1, target=0.5
-    )
-    save_checkpoint(
-        Checkpoint(supernet=supernet, tokens=tokens, subnets=(full, half)), tmp_path / "model"
-    )
-    return tmp_path / "model"
 
 
 def test_evaluate_a_folder_of_audio(

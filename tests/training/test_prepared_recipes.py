@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ortho_edge import evaluate, prepare, train
+from ortho_edge import evaluate, lm, prepare, train
 from ortho_edge.checkpoint import load_checkpoint
 from ortho_edge.training import recipes
 from ortho_edge.training.recipes import Recipe
@@ -63,10 +63,18 @@ def test_a_recipe_trains_from_an_archive_to_error_rates(
     part = "test-clean" if name.startswith("librispeech") else "test"
     rates = tmp_path / "rates.json"
     arguments = [str(checkpoint), "--set", f"{name}/{part}", *data, "--out", str(rates)]
+    sizes = {"s100", "s080", "s060"}
     if "phonemes" in options:
-        arguments += ["--lexicon", str(tmp_path / "lexicon.txt")]
+        assert command(evaluate, *arguments) == 2
+        assert "name their words by --lexicon" in capsys.readouterr().err
+        language_model = tmp_path / "lm.arpa"
+        text = str(tmp_path / "prepared" / "text.txt")
+        assert command(lm, "--text", text, "--order", "3", "--out", str(language_model)) == 0
+        arguments += ["--lexicon", str(tmp_path / "lexicon.txt"), "--lm", str(language_model)]
+        arguments += ["--tune-on", f"{name}/dev-clean"]
+        sizes |= {f"{size} + LM" for size in sizes}
     assert command(evaluate, *arguments) == 0, capsys.readouterr().err
     results = json.loads(rates.read_text())["results"]
-    assert set(results) == {"s100", "s080", "s060"}
+    assert set(results) == sizes
     utterances = 2 if name.startswith("librispeech") else 1
     assert all(one["utterances"] == utterances for one in results.values())
