@@ -39,7 +39,7 @@ CHILDREN_BELOW = 16
 
 def speaker_groups(cuts: CutSet) -> dict[str, str]:
     """`children` or `adults` by cut, for the cuts whose corpus states an age."""
-    ages = {cut.id: (cut.custom or {}).get("age") for cut in each_cut(cuts)}
+    ages = {cut.id: (getattr(cut, "custom", None) or {}).get("age") for cut in each_cut(cuts)}
     return {
         cut_id: "children" if age < CHILDREN_BELOW else "adults"
         for cut_id, age in ages.items()
