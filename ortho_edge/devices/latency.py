@@ -225,6 +225,9 @@ def size_cost(profile: DeviceProfile, runtime: str, precision: str) -> SizeCost:
     precisions = profile.runtimes.get(runtime, {})
     if precision not in precisions and (runtime, precision) in QUANTISED:
         return QUANTISED[runtime, precision]
+    if precision == "fp32":
+        # A device without fp32 has one precision, and nobody asked for another.
+        precision = figured_precision(profile, runtime, precision)
     return runtime_cost(profile, runtime, precision).size
 
 
