@@ -1,11 +1,13 @@
 """Runs beside each other: differences of error rates and overlap of what they selected."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
+from ortho_edge.components import ComponentSpace
 from ortho_edge.reporting.runs import Run
 from ortho_edge.training.evaluation import (
     BOOTSTRAP_SAMPLES,
@@ -13,6 +15,8 @@ from ortho_edge.training.evaluation import (
     resampling_groups,
     word_errors,
 )
+
+CHANCE_SAMPLES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,58 +63,84 @@ def paired_difference(
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """How alike the runs' selections for one size are.
+    """How alike the runs' selections for one size are, over all pairs of runs.
 
     Attributes:
-        size: Its name.
-        mean: Jaccard index of the kept components, averaged over all pairs of runs.
-        smallest: Of the pairs.
-        chance: What two random subnets with as many components would have on average.
+        size: Its name, or names.
+        components: Jaccard index of the kept components.
+        components_by_chance: That of random subnets with as many components.
+        modules: Jaccard index of how many units each module keeps. Chunks of a module are alike
+            until training tells them apart, as heads are, so which of them is kept says little.
+        modules_by_chance: That of the same random subnets.
         in_all: Components that every run keeps.
         kept: Components that each run keeps.
     """
 
     size: str
-    mean: float
-    smallest: float
-    chance: float
+    components: float
+    components_by_chance: float
+    modules: float
+    modules_by_chance: float
     in_all: int
     kept: tuple[int, ...]
 
 
 def overlaps(runs: Sequence[Run]) -> list[Overlap]:
-    """Overlap of every size that all runs have, the full network left out.
+    """Overlap of every size besides the full network.
+
+    Runs with equally many sizes are compared by rank, for sizes may be named after what they were
+    trained for, such as `s055` and `pixel8-3.2ms`; others by the names that all of them have.
 
     Args:
         runs: At least two, of the same component space; with fewer there is nothing to compare.
     """
-    if len(runs) < 2 or len({len(run.checkpoint.supernet.space) for run in runs}) > 1:
+    spaces = [run.checkpoint.supernet.space for run in runs]
+    if len(runs) < 2 or len({space.architecture for space in spaces}) > 1:
         return []
-    total = len(runs[0].checkpoint.supernet.space)
-    by_name = [
-        {one.name: frozenset(one.subnet.kept) for one in run.checkpoint.subnets} for run in runs
+    sizes = [
+        {one.name: frozenset(one.subnet.kept) for one in run.checkpoint.subnets if one.subnet.kept}
+        for run in runs
     ]
-    common = [name for name in by_name[0] if all(name in sizes for sizes in by_name)]
-    return [
-        _overlap(name, [sizes[name] for sizes in by_name], total)
-        for name in common
-        if any(0 < len(sizes[name]) < total for sizes in by_name)
-    ]
+    if len({len(one) for one in sizes}) == 1:
+        matched = [(names, names) for names in zip(*sizes, strict=True)]
+    else:
+        matched = [
+            ((name,), (name,) * len(runs)) for name in sizes[0] if all(name in one for one in sizes)
+        ]
+    found = []
+    for shown, names in matched:
+        kept = [one[name] for one, name in zip(sizes, names, strict=True)]
+        if min(map(len, kept)) < len(spaces[0]):
+            found.append(_overlap(" / ".join(dict.fromkeys(shown)), kept, spaces[0]))
+    return found
 
 
-def _overlap(size: str, kept: list[frozenset[int]], total: int) -> Overlap:
-    pairs = [(one, other) for one, other in combinations(kept, 2) if one | other]
-    indices = [len(one & other) / len(one | other) for one, other in pairs]
-    shared = [len(one) * len(other) / total for one, other in pairs]
-    chances = [
-        both / (len(one) + len(other) - both)
-        for (one, other), both in zip(pairs, shared, strict=True)
+def _overlap(size: str, kept: list[frozenset[int]], space: ComponentSpace) -> Overlap:
+    pairs = list(combinations(kept, 2))
+    rng = np.random.default_rng(0)
+    drawn = [
+        tuple(frozenset(rng.permutation(len(space))[: len(one)].tolist()) for one in pair)
+        for pair in pairs
+        for _ in range(CHANCE_SAMPLES)
     ]
     return Overlap(
         size=size,
-        mean=float(np.mean(indices)),
-        smallest=min(indices),
-        chance=float(np.mean(chances)),
+        components=float(np.mean([_alike(*pair) for pair in pairs])),
+        components_by_chance=float(np.mean([_alike(*pair) for pair in drawn])),
+        modules=float(np.mean([_alike_modules(space, *pair) for pair in pairs])),
+        modules_by_chance=float(np.mean([_alike_modules(space, *pair) for pair in drawn])),
         in_all=len(frozenset.intersection(*kept)),
         kept=tuple(map(len, kept)),
     )
+
+
+def _alike(one: frozenset[int], other: frozenset[int]) -> float:
+    return len(one & other) / len(one | other)
+
+
+def _alike_modules(space: ComponentSpace, one: frozenset[int], other: frozenset[int]) -> float:
+    counts = [
+        Counter((space.components[index].block, space.components[index].module) for index in kept)
+        for kept in (one, other)
+    ]
+    return (counts[0] & counts[1]).total() / (counts[0] | counts[1]).total()

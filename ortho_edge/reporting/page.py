@@ -193,19 +193,21 @@ def _comparison(runs: Sequence[Run]) -> list[Table]:
     )
     overlap = Table(
         title="How alike the selections are",
-        header=("size", "mean Jaccard index", "smallest", "by chance", "kept by all", "kept"),
+        header=("size", "modules", "by chance", "components", "by chance", "kept by all", "kept"),
         rows=[
             (
                 one.size,
-                f"{one.mean:.2f}",
-                f"{one.smallest:.2f}",
-                f"{one.chance:.2f}",
+                f"{one.modules:.2f}",
+                f"{one.modules_by_chance:.2f}",
+                f"{one.components:.2f}",
+                f"{one.components_by_chance:.2f}",
                 str(one.in_all),
                 ", ".join(map(str, one.kept)),
             )
             for one in overlaps(runs)
         ],
-        note="Components that a size keeps, over all pairs of these runs.",
+        note="Jaccard indices, 1 where all keep the same, averaged over pairs of runs: of the "
+        "number of units that each module keeps, and of the very components, alike at first.",
     )
     return [table, overlap] if overlap.rows else [table]
 

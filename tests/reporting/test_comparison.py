@@ -22,6 +22,7 @@ ARCHITECTURE = Architecture(
     kernel_size=3, front_end="strided", front_end_channels=(2, 4),
 )  # fmt: skip
 COMPONENTS = len(ComponentSpace(ARCHITECTURE))
+assert COMPONENTS == 11
 
 
 def run(name: str, **kept: list[int]) -> Run:
@@ -74,21 +75,38 @@ def test_overlap_is_counted_over_pairs() -> None:
     )
     assert [one.size for one in found] == ["s050"], "the full network is alike anyway"
     # Of the three pairs one shares 3 of 5 components, two share 1 of 7.
-    assert found[0].mean == pytest.approx((3 / 5 + 1 / 7 + 1 / 7) / 3)
-    assert found[0].smallest == pytest.approx(1 / 7)
+    assert found[0].components == pytest.approx((3 / 5 + 1 / 7 + 1 / 7) / 3)
     assert (found[0].in_all, found[0].kept) == (1, (4, 4, 4))
 
 
+def test_units_of_a_module_may_stand_in_for_each_other() -> None:
+    # Chunks 0 and 1 of the first FFN against chunks 2 and 3; the convolution is component 4.
+    found = overlaps([run("a", s050=[0, 1]), run("b", s050=[2, 3, 4])])
+    assert found[0].components == 0
+    assert found[0].modules == pytest.approx(2 / 3)
+
+
 def test_chance_is_what_random_subnets_overlap() -> None:
-    rng = np.random.default_rng(0)
-    draws = [set(rng.choice(COMPONENTS, 5, replace=False)) for _ in range(400)]
-    pairs = list(zip(draws[::2], draws[1::2], strict=True))
-    simulated = np.mean([len(one & other) / len(one | other) for one, other in pairs])
-    found = overlaps([run("a", s050=[0, 1, 2, 3, 4]), run("b", s050=[0, 1, 2, 3, 4])])
-    assert found[0].mean == 1
-    assert found[0].chance == pytest.approx(simulated, abs=0.05)
+    # Both keep 10 of 11: they share 10 of 10, or 9 of 11 with a chance of 10 in 11.
+    kept = list(range(10))
+    found = overlaps([run("a", s050=kept), run("b", s050=kept)])
+    assert (found[0].components, found[0].modules) == (1, 1)
+    assert found[0].components_by_chance == pytest.approx(1 / 11 + 10 / 11 * 9 / 11, abs=0.02)
+    assert found[0].components_by_chance < found[0].modules_by_chance < 1
 
 
-def test_nothing_is_alike_without_a_common_size_or_space() -> None:
+def test_sizes_with_other_names_are_compared_by_rank() -> None:
+    found = overlaps([run("a", s050=[0, 1], s030=[0]), run("b", pixel=[0, 2], watch=[0])])
+    assert [(one.size, one.components) for one in found] == [
+        ("s050 / pixel", pytest.approx(1 / 3)),
+        ("s030 / watch", 1.0),
+    ]
+
+
+def test_runs_of_unlike_numbers_of_sizes_are_compared_by_name() -> None:
+    found = overlaps([run("a", s050=[0, 1], s030=[0]), run("b", s030=[0, 2])])
+    assert [(one.size, one.components) for one in found] == [("s030", 0.5)]
+
+
+def test_one_run_has_nothing_to_be_alike() -> None:
     assert overlaps([run("a", s050=[0])]) == []
-    assert overlaps([run("a", s050=[0]), run("b", s030=[0])]) == []
