@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
@@ -20,10 +21,14 @@ from tqdm import tqdm
 from ortho_edge.atomic import write_atomically
 from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.cli import UserError, run
+from ortho_edge.plots import to_png
 from ortho_edge.reporting.comparison import paired_difference
 from ortho_edge.reporting.runs import Run, Scores, load_run, score_sizes, with_scores
 from ortho_edge.training.corpora import DataOptions
 from ortho_edge.training.speech_sets import speech_set
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIZE_IN_NAME = re.compile(r"-\d{3}(?=-)")
 
@@ -42,6 +47,8 @@ class Arguments:
     """Folder of the corpora."""
     out: Path | None = None
     """Also write every figure as JSON."""
+    plot: Path | None = None
+    """Also draw WER against FLOPs on the first set, a line per row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +156,31 @@ def differences(found: Sequence[Row], set_name: str, reference: str) -> str:
     return "\n".join(lines)
 
 
+def picture(found: Sequence[Row], set_name: str) -> "Figure":
+    """WER with its interval over the share of the full network's FLOPs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for row in found:
+        rates = [entry.scores(set_name).rates for entry in row.entries.values()]
+        centres = np.array([one.wer for one in rates])
+        bounds = np.array([one.wer_interval for one in rates]).T
+        axes.errorbar(
+            [100 * entry.share for entry in row.entries.values()],
+            centres,
+            yerr=np.abs(bounds - centres),
+            marker="o",
+            capsize=2,
+            label=row.name,
+        )
+    axes.set(xlabel="FLOPs, % of the full network", ylabel="WER, % (95 % interval)", title=set_name)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
 def main(arguments: Arguments) -> None:
     """Evaluates and prints."""
     torch.set_num_threads(1)
@@ -164,6 +196,8 @@ def main(arguments: Arguments) -> None:
     found = rows(runs)
     for name in arguments.set:
         print(f"{table(found, name)}\n\n{differences(found, name, arguments.reference)}\n")
+    if arguments.plot is not None:
+        write_atomically(arguments.plot, to_png(picture(found, arguments.set[0])))
     if arguments.out is not None:
         write_atomically(arguments.out, json.dumps(_record(found, arguments.set), indent=1) + "\n")
 

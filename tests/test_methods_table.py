@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from bench.methods_table import differences, rows, table, update_minutes
+from bench.methods_table import differences, picture, rows, table, update_minutes
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.reporting.runs import Run, Scores
@@ -79,3 +79,8 @@ def test_the_table_has_a_cell_for_every_size() -> None:
     assert lines[2].startswith("| ortho-s1 | 0.0 / 0.0 (100 %) | 0.0 / 0.0 (")
     assert "100.0 / " in lines[3]
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_picture_has_a_line_per_row() -> None:
+    _, names = picture(rows(RUNS), "set").axes[0].get_legend_handles_labels()
+    assert names == ["ortho-s1", "alone-s1", "ortho-s2"]
