@@ -84,9 +84,13 @@ class Row:
 
 
 def update_minutes(run: Run) -> float:
-    """Time that the updates of a run took, without reading data and evaluation."""
-    _, seconds = run.curves["seconds"]
-    return sum(seconds) / len(seconds) * float(str(run.settings["num_steps"])) / 60
+    """Time that the updates of a run took, without reading data and evaluation.
+
+    An update that took more than ten times the median was interrupted and is left out.
+    """
+    seconds = np.array(run.curves["seconds"][1])
+    usual = seconds[seconds <= 10 * np.median(seconds)]
+    return float(usual.mean()) * float(str(run.settings["num_steps"])) / 60
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
@@ -158,10 +162,12 @@ def differences(found: Sequence[Row], set_name: str, reference: str) -> str:
 
 def picture(found: Sequence[Row], set_name: str) -> "Figure":
     """WER with its interval over the share of the full network's FLOPs."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=colormaps["tab20"](range(0, 20)))
     for row in found:
         rates = [entry.scores(set_name).rates for entry in row.entries.values()]
         centres = np.array([one.wer for one in rates])

@@ -1,6 +1,7 @@
 """The table of methods: which runs stand in one row, and what they took."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -64,6 +65,11 @@ def test_sizes_trained_alone_and_the_full_network_make_one_row() -> None:
 def test_the_time_of_a_row_is_that_of_all_its_runs() -> None:
     assert update_minutes(RUNS[0]) == pytest.approx(2.0)
     assert [row.minutes for row in rows(RUNS)] == pytest.approx([2.0, 6.0, 2.0])
+
+
+def test_an_update_that_was_interrupted_takes_no_time() -> None:
+    paused = replace(RUNS[0], curves={"seconds": ([0.0, 1.0, 2.0], [0.5, 1800.0, 0.5])})
+    assert update_minutes(paused) == pytest.approx(2.0)
 
 
 def test_rows_are_compared_with_the_reference_of_their_seed() -> None:
