@@ -167,7 +167,7 @@ def picture(found: Sequence[Row], set_name: str) -> "Figure":
 
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.subplots()
-    axes.set_prop_cycle(color=colormaps["tab20"](range(0, 20)))
+    axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
     for row in found:
         rates = [entry.scores(set_name).rates for entry in row.entries.values()]
         centres = np.array([one.wer for one in rates])
