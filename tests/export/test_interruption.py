@@ -28,6 +28,11 @@ def old(tmp_path: Path) -> Path:
     return folder
 
 
+def heed_interrupts() -> None:
+    """What runs in the background of a shell ignores Ctrl-C, and hands that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def export_until(stage: str, out: Path, checkpoint: Path, log: Path) -> subprocess.Popen[bytes]:
     """Starts the command and waits until its progress bar names the stage."""
     command = [
@@ -37,7 +42,12 @@ def export_until(stage: str, out: Path, checkpoint: Path, log: Path) -> subproce
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=file, env=environment, start_new_session=True
+            command,
+            stdout=file,
+            stderr=file,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
     deadline = time.monotonic() + 600
     while stage not in log.read_text("utf-8", errors="replace"):

@@ -63,5 +63,7 @@ def test_every_recipe_is_called_by_its_own_name() -> None:
 
 
 def test_unknown_recipe_names_the_choices() -> None:
-    with pytest.raises(UserError, match=r"unknown recipe 'digit'; known: digits, speechocean762"):
+    with pytest.raises(
+        UserError, match=r"unknown recipe 'digit'; known: digits, digits_small, speech"
+    ):
         recipe("digit")
