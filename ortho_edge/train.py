@@ -50,6 +50,10 @@ class Arguments:
     """Seed, instead of the recipe's."""
     device: str | None = None
     """cpu, cuda or mps; the best that is there by default."""
+    accumulate: int = 1
+    """Parts in which each process takes its share of a batch, where memory is short."""
+    compile: bool = False
+    """Let torch.compile work on the network."""
     threads: int | None = None
     """CPU threads of the computation; all by default."""
     workers: int = 1
@@ -61,7 +65,9 @@ def main(arguments: Arguments) -> None:
     import torch
 
     from ortho_edge.training.corpora import DataOptions
+    from ortho_edge.training.distributed import started_ranks
     from ortho_edge.training.recipes import recipe
+    from ortho_edge.training.stopping import STOPPED_STATUS
     from ortho_edge.training.trainer import Trainer
     from ortho_kernels.dispatch import requested
 
@@ -87,23 +93,35 @@ def main(arguments: Arguments) -> None:
         chosen = replace(chosen, training=replace(chosen.training, **changes))
     except ValueError as error:
         raise UserError(str(error)) from error
+    if arguments.accumulate < 1:
+        raise UserError(f"accumulate must be at least 1, not {arguments.accumulate}")
     device = _device(arguments.device)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     corpus = chosen.corpus(DataOptions(root=arguments.data, synthetic=arguments.synthetic))
-    trainer = Trainer(
-        recipe=chosen,
-        corpus=corpus,
-        folder=arguments.out or Path("runs") / chosen.name,
-        device=device,
-        num_workers=arguments.workers,
-        command=shlex.join(["python", "-m", "ortho_edge.train", *sys.argv[1:]]),
-    )
-    try:
-        print(f"checkpoint: {trainer.run()}")
-    except KeyboardInterrupt:
-        print(f"\nthe same command goes on from the last state in {trainer.folder}")
-        raise
+    with started_ranks(device) as (ranks, own_device):
+        trainer = Trainer(
+            recipe=chosen,
+            corpus=corpus,
+            folder=arguments.out or Path("runs") / chosen.name,
+            device=own_device,
+            num_workers=arguments.workers,
+            command=shlex.join(["python", "-m", "ortho_edge.train", *sys.argv[1:]]),
+            ranks=ranks,
+            accumulate=arguments.accumulate,
+            compile=arguments.compile,
+        )
+        goes_on = f"the same command goes on from the last state in {trainer.folder}"
+        try:
+            path = trainer.run()
+        except KeyboardInterrupt:
+            print(f"\n{goes_on}")
+            raise
+    if trainer.stopped:
+        print(f"stopped by SIGTERM; {goes_on}")
+        sys.exit(STOPPED_STATUS)
+    if path is not None:
+        print(f"checkpoint: {path}")
 
 
 def _target(text: str) -> float | str:

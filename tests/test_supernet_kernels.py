@@ -9,7 +9,7 @@ from torch import Tensor
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.subnet import Subnet, stack_gates
 from ortho_edge.supernet import Regularization, Supernet
-from ortho_edge.training.losses import combine, ctc_losses
+from ortho_edge.training.losses import ctc_losses, focal_weights
 from ortho_kernels import dispatch
 from ortho_kernels.worklist import SubnetPlan, refill
 from tests.tolerances import tolerance
@@ -49,7 +49,8 @@ def loss(
         features, torch.tensor(LENGTHS), gates, [0, 1, 1][: len(gates)],
         rates or Regularization(), plan,
     )  # fmt: skip
-    return combine(ctc_losses(log_probs, lengths, tokens, torch.tensor([4, 3])))
+    losses = ctc_losses(log_probs, lengths, tokens, torch.tensor([4, 3]))
+    return (focal_weights(losses) * losses).sum()
 
 
 def loss_and_gradients(supernet: Supernet, gates: Tensor) -> dict[str, Tensor]:

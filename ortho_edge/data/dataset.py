@@ -8,8 +8,8 @@ after a resume.
 Shapes: B batch, T frames of 10 ms.
 """
 
-import hashlib
 import logging
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,18 +21,17 @@ from itertools import islice
 import numpy as np
 import torch
 from lhotse import CutSet
-from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.sampling.base import CutSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import DataLoader, Dataset
 
 from ortho_edge.conformer.architecture import subsampled_length
-from ortho_edge.data.alignment import UNKNOWN, Vocabulary, frame_targets
-from ortho_edge.data.audio import AudioError
-from ortho_edge.data.augmentation import Augmentation, augment_features, augment_waveform
-from ortho_edge.data.features import FRAME_LENGTH, fbank
-from ortho_edge.data.waveforms import WaveformCache, each_cut, load_cut, shared_cache
+from ortho_edge.data.alignment import UNKNOWN, Vocabulary
+from ortho_edge.data.augmentation import Augmentation
+from ortho_edge.data.examples import Example, SkipError, evaluation_example, training_example
+from ortho_edge.data.features import NUM_BINS, fbank
+from ortho_edge.data.waveforms import WaveformCache, each_cut, shared_cache
 
 logger = logging.getLogger(__name__)
 
@@ -72,20 +71,6 @@ class Batch:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Example:
-    features: torch.Tensor
-    frame_targets: torch.Tensor
-    tokens: list[int]
-    text: str
-    cut_id: str
-    speaker: str
-
-
-class _SkipError(Exception):
-    """A cut cannot be used; the message is the reason to count."""
-
-
 def training_batches(
     cuts: CutSet,
     *,
@@ -96,6 +81,8 @@ def training_batches(
     epoch: int,
     num_buckets: int = 10,
     skip_batches: int = 0,
+    part: int = 0,
+    num_parts: int = 1,
     num_workers: int = 0,
     cache: bool | WaveformCache = False,
 ) -> Iterator[Batch]:
@@ -111,6 +98,8 @@ def training_batches(
         num_buckets: Groups of like duration; fewer where there are fewer cuts.
         skip_batches: Leaves out so many batches without loading them, to resume: the
             `Batch.position` of the last batch that was used.
+        part: Which part of every batch to make, from 0.
+        num_parts: Processes that share every batch; the sequence of batches does not depend on it.
         num_workers: Loader processes; 0 loads in this process.
         cache: Keep decoded waveforms, as int16, in the given cache or in the one of this process.
             Eager cuts are then decoded before loader processes start, which share the memory.
@@ -119,6 +108,8 @@ def training_batches(
         Batches without the cuts that cannot be read, are shorter than a window, have a text
         that ``tokens`` cannot spell or too few frames for CTC. These are counted in
         `Batch.skipped`; a batch of nothing else is passed over and its counts go to the next.
+        With several parts, that of a batch without usable cuts is empty instead, for the others
+        may have some.
     """
     sampler = _bucketing_sampler(cuts, max_duration, num_buckets, seed)
     if sampler is None:
@@ -128,16 +119,16 @@ def training_batches(
     if kept is not None and num_workers > 0 and not cuts.is_lazy:
         kept.fill(cuts)
     prepare = partial(
-        _training_example,
+        training_example,
         tokens=tokens,
         augmentation=augmentation,
         seed=seed,
         epoch=epoch,
         cache=kept,
     )
-    yield from _batches(
-        islice(iter(sampler), skip_batches, None), prepare, num_workers, skip_batches
-    )
+    batches = islice(iter(sampler), skip_batches, None)
+    parts = batches if num_parts == 1 else (_part(one, part, num_parts) for one in batches)
+    yield from _batches(parts, prepare, num_workers, skip_batches, num_parts > 1)
 
 
 def evaluation_batches(
@@ -170,7 +161,7 @@ def evaluation_batches(
     with _eager_by_choice():
         sampler = DynamicCutSampler(cuts, max_duration=max_duration, world_size=1, rank=0)
     kept = _chosen(cache)
-    prepare = partial(_evaluation_example, tokens=tokens, cache=kept, features=features)
+    prepare = partial(evaluation_example, tokens=tokens, cache=kept, features=features)
     yield from _batches(iter(sampler), prepare, num_workers, 0)
 
 
@@ -196,7 +187,15 @@ def _bucketing_sampler(
             duration_bins=bins or [max(cut.duration for cut in sample)],
             shuffle=True,
             seed=seed,
+            # One sequence of batches, whatever shares them: `_part` does the rest.
+            world_size=1,
+            rank=0,
         )
+
+
+def _part(cuts: CutSet, part: int, num_parts: int) -> CutSet:
+    """Every so many-th cut: the cuts of a batch are of like length."""
+    return CutSet.from_cuts(list(each_cut(cuts))[part::num_parts])
 
 
 @contextmanager
@@ -213,19 +212,23 @@ class _Loader(Dataset):
     def __init__(self, prepare: partial) -> None:
         self.prepare = prepare
 
-    def __getitem__(self, cuts: CutSet) -> tuple[list[_Example], Counter]:
+    def __getitem__(self, cuts: CutSet) -> tuple[list[Example], Counter]:
         examples, skipped = [], Counter()
         with _one_thread():
             for cut in each_cut(cuts):
                 try:
                     examples.append(self.prepare(cut))
-                except _SkipError as reason:
+                except SkipError as reason:
                     skipped[str(reason)] += 1
         return examples, skipped
 
 
 def _batches(
-    samples: Iterator[CutSet], prepare: partial, num_workers: int, done: int
+    samples: Iterator[CutSet],
+    prepare: partial,
+    num_workers: int,
+    done: int,
+    keep_empty: bool = False,
 ) -> Iterator[Batch]:
     loader = DataLoader(
         _Loader(prepare),
@@ -238,7 +241,7 @@ def _batches(
     carried = Counter()
     for position, (examples, skipped) in enumerate(loader, start=done + 1):
         carried.update(skipped)
-        if examples:
+        if examples or keep_empty:
             yield _collate(examples, dict(carried), position)
             carried = Counter()
     if carried:
@@ -251,6 +254,8 @@ def _as_is(item: object) -> object:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # Who takes a machine back signals every process; the trainer then ends its loaders itself.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager
@@ -264,99 +269,21 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _training_example(
-    cut: Cut,
-    *,
-    tokens: Vocabulary,
-    augmentation: Augmentation,
-    seed: int,
-    epoch: int,
-    cache: WaveformCache | None,
-) -> _Example:
-    text = _text(cut)
-    try:
-        ids = tokens.encode(text)
-    except ValueError:
-        raise _SkipError("unrepresentable text") from None
-    rng = _generator(seed, epoch, cut.id)
-    samples = augment_waveform(_load(cut, cache), rng, augmentation)
-    if len(samples) < FRAME_LENGTH:
-        raise _SkipError("too short")
-    features = augment_features(fbank(samples), rng, augmentation)
-    if subsampled_length(len(features)) < tokens.minimum_frames(ids):
-        raise _SkipError("too short for its text")
-    return _Example(
-        features=features,
-        frame_targets=frame_targets(cut, tokens, subsampled_length(len(features))),
-        tokens=ids,
-        text=text,
-        cut_id=cut.id,
-        speaker=_speaker(cut),
-    )
-
-
-def _evaluation_example(
-    cut: Cut,
-    *,
-    tokens: Vocabulary,
-    cache: WaveformCache | None,
-    features: Callable[[np.ndarray], torch.Tensor],
-) -> _Example:
-    text = _text(cut)
-    try:
-        ids = tokens.encode(text)
-    except ValueError:
-        ids = []
-    found = features(_long_enough(_load(cut, cache)))
-    return _Example(
-        features=found,
-        frame_targets=torch.full((subsampled_length(len(found)),), UNKNOWN),
-        tokens=ids,
-        text=text,
-        cut_id=cut.id,
-        speaker=_speaker(cut),
-    )
-
-
-def _long_enough(samples: np.ndarray) -> np.ndarray:
-    """Puts silence after audio that is shorter than one analysis window."""
-    return np.pad(samples, (0, max(0, FRAME_LENGTH - len(samples))))
-
-
-def _load(cut: Cut, cache: WaveformCache | None) -> np.ndarray:
-    try:
-        return load_cut(cut, cache)
-    except AudioError as error:
-        raise _SkipError(error.reason) from error
-
-
-def _generator(seed: int, epoch: int, name: str) -> np.random.Generator:
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return np.random.default_rng([seed, epoch, int.from_bytes(digest, "little")])
-
-
-def _text(cut: Cut) -> str:
-    return " ".join(s.text for s in cut.supervisions if s.text)
-
-
-def _speaker(cut: Cut) -> str:
-    return next((s.speaker for s in cut.supervisions if s.speaker), "")
-
-
-def _collate(examples: list[_Example], skipped: dict[str, int], position: int) -> Batch:
-    lengths = torch.tensor([len(example.features) for example in examples])
-    shape = examples[0].features.shape[1:]
-    features = torch.zeros(len(examples), int(lengths.max()), *shape)
+def _collate(examples: list[Example], skipped: dict[str, int], position: int) -> Batch:
+    lengths = torch.tensor([len(example.features) for example in examples], dtype=torch.int64)
+    longest = max((len(example.features) for example in examples), default=0)
+    shape = examples[0].features.shape[1:] if examples else (NUM_BINS,)
+    features = torch.zeros(len(examples), longest, *shape)
     for row, example in zip(features, examples, strict=True):
         row[: len(example.features)] = example.features
-    targets = torch.full((len(examples), subsampled_length(int(lengths.max()))), UNKNOWN)
+    targets = torch.full((len(examples), subsampled_length(longest)), UNKNOWN)
     for row, example in zip(targets, examples, strict=True):
         row[: len(example.frame_targets)] = example.frame_targets
     return Batch(
         features=features,
         feature_lengths=lengths,
         tokens=torch.tensor([i for e in examples for i in e.tokens], dtype=torch.int64),
-        token_lengths=torch.tensor([len(e.tokens) for e in examples]),
+        token_lengths=torch.tensor([len(e.tokens) for e in examples], dtype=torch.int64),
         frame_targets=targets,
         texts=tuple(e.text for e in examples),
         cut_ids=tuple(e.cut_id for e in examples),

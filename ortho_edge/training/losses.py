@@ -5,7 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def ctc_losses(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
+def ctc_losses(
+    log_probs: Tensor,
+    lengths: Tensor,
+    tokens: Tensor,
+    token_lengths: Tensor,
+    num_frames: int | None = None,
+) -> Tensor:
     """CTC loss per encoder frame of each subnet.
 
     Args:
@@ -13,6 +19,7 @@ def ctc_losses(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths
         lengths: (B,) encoder frames.
         tokens: (sum of token_lengths,) labels of the batch, one utterance after the other.
         token_lengths: (B,).
+        num_frames: To divide by, where these utterances are a part of a batch; by default theirs.
 
     Returns:
         (S,): the summed loss over the summed frames.
@@ -26,10 +33,10 @@ def ctc_losses(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths
         blank=0,
         reduction="none",
     )
-    return losses.view(num_subnets, -1).sum(1) / lengths.sum()
+    return losses.view(num_subnets, -1).sum(1) / (num_frames or lengths.sum())
 
 
-def frame_losses(log_probs: Tensor, frame_targets: Tensor) -> Tensor:
+def frame_losses(log_probs: Tensor, frame_targets: Tensor, num_known: int | None = None) -> Tensor:
     """Cross-entropy of the frames whose symbol is known, averaged over them.
 
     CTC alone may stay for thousands of updates where every frame says blank; a few words whose
@@ -38,6 +45,7 @@ def frame_losses(log_probs: Tensor, frame_targets: Tensor) -> Tensor:
     Args:
         log_probs: (S, B, T', V).
         frame_targets: (B, T'); negative where unknown.
+        num_known: To divide by, where these utterances are a part of a batch; by default theirs.
 
     Returns:
         (S,); 0 where no frame is known.
@@ -46,10 +54,13 @@ def frame_losses(log_probs: Tensor, frame_targets: Tensor) -> Tensor:
     if not bool(known.any()):
         return log_probs.new_zeros(log_probs.shape[0])
     picked = log_probs[:, known].float()  # (S, known frames, V)
-    return -picked.gather(-1, frame_targets[known].expand(len(picked), -1)[..., None]).mean((1, 2))
+    picked = picked.gather(-1, frame_targets[known].expand(len(picked), -1)[..., None])
+    return -picked.sum((1, 2)) / (num_known or picked.shape[1])
 
 
-def distillation_losses(log_probs: Tensor, lengths: Tensor) -> Tensor:
+def distillation_losses(
+    log_probs: Tensor, lengths: Tensor, num_frames: int | None = None
+) -> Tensor:
     """Divergence per frame of each subnet from the full network, its teacher (first).
 
     Every frame counts, those where the teacher says blank too. The gradient at a frame is the
@@ -62,6 +73,7 @@ def distillation_losses(log_probs: Tensor, lengths: Tensor) -> Tensor:
     Args:
         log_probs: (S, B, T', V); nothing flows back into the first row.
         lengths: (B,) encoder frames.
+        num_frames: To divide by, where these utterances are a part of a batch; by default theirs.
 
     Returns:
         (S - 1,): KL(teacher || subnet) summed over an utterance's frames, over the summed frames.
@@ -69,14 +81,14 @@ def distillation_losses(log_probs: Tensor, lengths: Tensor) -> Tensor:
     teacher = log_probs[:1].detach()
     divergence = (teacher.exp() * (teacher - log_probs[1:])).sum(-1)  # (S - 1, B, T')
     beyond = torch.arange(log_probs.shape[2], device=lengths.device) >= lengths[:, None]
-    return divergence.masked_fill(beyond, 0).sum((1, 2)) / lengths.sum()
+    return divergence.masked_fill(beyond, 0).sum((1, 2)) / (num_frames or lengths.sum())
 
 
-def combine(losses: Tensor) -> Tensor:
+def focal_weights(losses: Tensor) -> Tensor:
     """Weight 1 for the full network (first), `1 - exp(-loss)` for each subnet (section 4).
 
     The weights are constants to the gradient: a subnet that is already good pulls less.
     """
     weights = -torch.expm1(-losses.detach())
     weights[0] = 1.0
-    return (weights * losses).sum()
+    return weights

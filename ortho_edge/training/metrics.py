@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from tqdm import tqdm
+
 METRICS = "metrics.jsonl"
 
 
@@ -33,6 +35,32 @@ class MetricLogger:
     def close(self) -> None:
         """Flushes the event file."""
         self._board.close()
+
+
+class RunLog(MetricLogger):
+    """The metrics of a run with a progress bar beside them, as a context."""
+
+    def __init__(self, folder: Path, first_step: int, num_steps: int) -> None:
+        """Opens both for a run that goes on at `first_step`."""
+        super().__init__(folder, first_step)
+        self._bar = tqdm(total=num_steps, initial=first_step, unit="step", mininterval=5)
+
+    def __enter__(self) -> "RunLog":
+        """Is open from the start."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes both."""
+        self._bar.close()
+        self.close()
+
+    def advance(self) -> None:
+        """Counts an update."""
+        self._bar.update()
+
+    def show(self, **facts: object) -> None:
+        """Puts facts beside the bar."""
+        self._bar.set_postfix(facts)
 
 
 def _step(line: str) -> float:

@@ -10,13 +10,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from torch import nn
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, save_checkpoint
 from ortho_edge.cli import UserError
@@ -29,14 +30,17 @@ from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Regularization, Supernet
 from ortho_edge.training.config import TrainingConfig
 from ortho_edge.training.corpora import Corpus
+from ortho_edge.training.distributed import ALONE, Ranks
 from ortho_edge.training.evaluation import wer_summary
-from ortho_edge.training.metrics import METRICS, MetricLogger
+from ortho_edge.training.metrics import METRICS, RunLog
 from ortho_edge.training.optimization import SupernetTraining, make_optimizer
 from ortho_edge.training.outcome import development_rates, rated, run_facts
+from ortho_edge.training.parts import BatchCounts, count
 from ortho_edge.training.provenance import source_commit
 from ortho_edge.training.recipes import Recipe
 from ortho_edge.training.selection import make_selection
 from ortho_edge.training.state import load_state, save_state
+from ortho_edge.training.stopping import StopSignal
 from ortho_edge.training.subnet_sampling import (
     Step,
     any_budget_step,
@@ -44,7 +48,7 @@ from ortho_edge.training.subnet_sampling import (
     sandwich_step,
 )
 from ortho_edge.training.targets import device_settings, resolve_targets
-from ortho_edge.training.update import update
+from ortho_edge.training.update import Updater
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,9 @@ class Trainer:
         device: Where it runs.
         num_workers: Loader processes.
         command: The command line, for the record.
+        ranks: The processes that train together, each with its share of every batch.
+        accumulate: Parts in which each takes its share, one after the other.
+        compile: Let torch.compile work on the supernet.
     """
 
     recipe: Recipe
@@ -71,6 +78,9 @@ class Trainer:
     device: torch.device
     num_workers: int = 0
     command: str = ""
+    ranks: Ranks = ALONE
+    accumulate: int = 1
+    compile: bool = False
 
     def __post_init__(self) -> None:
         config = self.recipe.training
@@ -87,6 +97,22 @@ class Trainer:
         self.model = SupernetTraining(supernet, selection).to(self.device)
         self.optimizer = make_optimizer(self.model, config)
         self.progress = load_state(self.folder, self.model, self.optimizer, self._run_settings())
+        if not self.ranks.agree(self.progress.step):
+            raise UserError(
+                f"the processes see different states in {self.folder}: it must be shared"
+            )
+        network: nn.Module = supernet
+        if self.compile:
+            network = torch.compile(supernet)  # pyright: ignore[reportAssignmentType]
+        self.updater = Updater(
+            model=self.model,
+            network=self.ranks.wrap(network),
+            optimizer=self.optimizer,
+            config=config,
+            ranks=self.ranks,
+            accumulate=self.accumulate,
+        )
+        self.stopped = False
         self._started_from = source_commit()
 
     @property
@@ -117,22 +143,29 @@ class Trainer:
             stop_after: Updates after which to save and return, as an interruption would.
 
         Returns:
-            The checkpoint's folder, or None when stopped early.
+            The checkpoint's folder, or None when stopped early, by `stop_after` or SIGTERM; or in
+            all processes but the first, which alone writes.
         """
         config = self.config
-        metrics = MetricLogger(self.folder, self.progress.step)
         last = min(config.num_steps, stop_after or config.num_steps)
-        bar = tqdm(total=config.num_steps, initial=self.progress.step, unit="step", mininterval=5)
-        try:
+        with StopSignal() as signal, ExitStack() as stack:
+            log = None
+            if self.ranks.is_first:
+                log = RunLog(self.folder, self.progress.step, config.num_steps)
+                stack.enter_context(log)
             for batch in self._batches():
                 if self.progress.step >= last:
                     break
-                self._update(batch, metrics, bar)
-        finally:
-            bar.close()
-            metrics.close()
-        save_state(self.folder, self.model, self.optimizer, self.progress, self._run_settings())
-        return self._write_checkpoint() if self.progress.step >= config.num_steps else None
+                counts = count(batch, self.ranks, stopping=signal.received)
+                if counts.stopping:
+                    self.stopped = True
+                    break
+                self._update(batch, counts, log)
+        self._save()
+        done = self.progress.step >= config.num_steps
+        path = self._write_checkpoint() if done and self.ranks.is_first else None
+        self.ranks.wait()
+        return path
 
     def _batches(self) -> Iterator[Batch]:
         """Batches without end, from where the run stands."""
@@ -150,6 +183,8 @@ class Trainer:
                 seed=self.config.seed,
                 epoch=progress.epoch,
                 skip_batches=progress.position,
+                part=self.ranks.rank,
+                num_parts=self.ranks.count,
                 num_workers=self.num_workers,
                 cache=self.recipe.cache_audio,
             )
@@ -165,35 +200,45 @@ class Trainer:
                 position=0,
             )
 
-    def _update(self, batch: Batch, metrics: MetricLogger, bar: tqdm) -> None:
-        config, step = self.config, self.progress.step
+    def _update(self, batch: Batch, counts: BatchCounts, log: RunLog | None) -> None:
+        step = self.progress.step
         ended = step >= self.model.selection.stage1_steps and self.progress.selected is None
-        if ended and (frozen := self._freeze()):
-            metrics.log(step, frozen)
+        if ended and (frozen := self._freeze()) and log is not None:
+            log.log(step, frozen)
         started = time.perf_counter()
-        numbers = self._train_step(batch.to(self.device), step)
+        # Where a process has no usable cut the others may have some; all agree on the counts.
+        numbers = self._train_step(batch, counts, step) if counts.frames else {}
         numbers["seconds"] = time.perf_counter() - started
+        skipped = self.ranks.merged(batch.skipped) if counts.skipped else {}
         self.progress = replace(
             self.progress,
-            step=step + 1,
+            step=step + (counts.frames > 0),
             position=batch.position,
-            skipped=dict(Counter(self.progress.skipped) + Counter(batch.skipped)),
+            skipped=dict(Counter(self.progress.skipped) + Counter(skipped)),
         )
-        skipped = self.progress.skipped
-        bar.update()
-        if step % config.log_every == 0:
-            numbers |= {f"skipped/{reason}": float(n) for reason, n in skipped.items()}
-            metrics.log(step, numbers)
-            bar.set_postfix(loss=f"{numbers['loss/full']:.3f}", skipped=sum(skipped.values()))
-        if (step + 1) % config.evaluate_every == 0:
-            metrics.log(step, self.evaluate())
-        if (step + 1) % config.save_every == 0:
-            save_state(self.folder, self.model, self.optimizer, self.progress, self._run_settings())
+        if log is not None and counts.frames:
+            self._record(step, numbers, log)
 
-    def _train_step(self, batch: Batch, step: int) -> dict[str, float]:
+    def _record(self, step: int, numbers: dict[str, float], log: RunLog) -> None:
+        """What the first process does after an update."""
+        config, skipped = self.config, self.progress.skipped
+        log.advance()
+        if step % config.log_every == 0:
+            log.log(step, numbers | {f"skipped/{name}": float(n) for name, n in skipped.items()})
+            log.show(loss=f"{numbers['loss/full']:.3f}", skipped=sum(skipped.values()))
+        if (step + 1) % config.evaluate_every == 0:
+            log.log(step, self.evaluate())
+        if (step + 1) % config.save_every == 0:
+            self._save()
+
+    def _save(self) -> None:
+        if self.ranks.is_first:
+            run = self._run_settings()
+            save_state(self.folder, self.model, self.optimizer, self.progress, run)
+
+    def _train_step(self, batch: Batch, counts: BatchCounts, step: int) -> dict[str, float]:
         chosen = self._choose(step)
-        rates = self._regularization(chosen)
-        return update(self.model, self.optimizer, self.config, batch, chosen, rates, step)
+        return self.updater.update(batch, counts, chosen, self._regularization(chosen), step)
 
     def _choose(self, step: int) -> Step:
         rng = np.random.default_rng((self.config.seed, step, 1))

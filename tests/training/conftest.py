@@ -62,6 +62,11 @@ def tone_cuts(tones: Path) -> CutSet:
 @pytest.fixture(scope="session")
 def tone_corpus(tone_cuts: CutSet) -> Corpus:
     """Training and development on the tone cuts."""
+    return corpus_of(tone_cuts)
+
+
+def corpus_of(tone_cuts: CutSet) -> Corpus:
+    """What the fixture `tone_corpus` is, for processes of their own."""
     return Corpus(
         tokens=character_tokens(TONES),
         training_cuts=lambda epoch, progress: tone_cuts,
@@ -73,6 +78,11 @@ def tone_corpus(tone_cuts: CutSet) -> Corpus:
 @pytest.fixture
 def tone_recipe() -> Recipe:
     """A supernet of two blocks that trains in seconds."""
+    return small_recipe()
+
+
+def small_recipe() -> Recipe:
+    """What the fixture `tone_recipe` is, for processes of their own."""
     return Recipe(
         name="tones",
         architecture=lambda vocab_size: Architecture(

@@ -69,6 +69,7 @@ def test_evaluate_without_a_model(
     [
         (["digit"], "unknown recipe 'digit'; known: digits"),
         (["digits", "--steps", "1"], "num_steps must be at least 2"),
+        (["digits", "--accumulate", "0"], "accumulate must be at least 1, not 0"),
         (["digits", "--distill", "-1"], "distill must be 0 or more, not -1"),
         (["digits", "--data", "/nowhere"], "/nowhere"),
         (["librispeech_512", "--data", "."], "python -m ortho_edge.prepare librispeech"),

@@ -63,9 +63,9 @@ def run(recipe: Recipe, corpus: Corpus, folder: Path, stops: tuple[int, ...]) ->
         )
         train_step = trainer._train_step
 
-        def recorded(batch, step, train_step=train_step):
+        def recorded(batch, counts, step, train_step=train_step):
             seen.append(batch.cut_ids)
-            return train_step(batch, step)
+            return train_step(batch, counts, step)
 
         trainer._train_step = recorded
         trainer.run(stop_after=stop)

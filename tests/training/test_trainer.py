@@ -80,10 +80,10 @@ def test_a_run_that_died_without_saving_repeats_its_steps_once(
     dying = trainer(recipe, tone_corpus, tmp_path / "dying")
     train_step = dying._train_step
 
-    def killed(batch, step):
+    def killed(batch, counts, step):
         if step == 6:
             raise KeyboardInterrupt
-        return train_step(batch, step)
+        return train_step(batch, counts, step)
 
     monkeypatch.setattr(dying, "_train_step", killed)
     with pytest.raises(KeyboardInterrupt):
