@@ -13,7 +13,7 @@ import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from ortho_edge.data import corpora, dataset, waveforms
+from ortho_edge.data import corpora, examples, waveforms
 from ortho_edge.data.augmentation import Augmentation
 from ortho_edge.data.dataset import Batch, evaluation_batches, training_batches
 from ortho_edge.data.digit_strings import digit_strings
@@ -128,7 +128,7 @@ def test_loading_uses_one_thread_and_leaves_the_callers_number_alone(
         seen.add(torch.get_num_threads())
         return load_cut(cut, cache)
 
-    monkeypatch.setattr(dataset, "load_cut", watching_load)
+    monkeypatch.setattr(examples, "load_cut", watching_load)
     torch.set_num_threads(2)
     try:
         assert_identical(train(corpus), expected)
@@ -150,7 +150,7 @@ def test_resuming_gives_the_rest_of_the_epoch_without_loading_what_was_used(
         loaded.append(cut.id)
         return load_cut(cut, cache)
 
-    monkeypatch.setattr(dataset, "load_cut", recording_load)
+    monkeypatch.setattr(examples, "load_cut", recording_load)
     rest = train(corpus, skip_batches=whole[done - 1].position, num_workers=num_workers)
     assert_identical(rest, whole[done:])
     if num_workers == 0:
