@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 # One process per core, files kept whole for what they share; more than four want too much memory.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help export test test-arm shapes lint format types bench docs dist install dev ethos-u clean
+.PHONY: help export test test-arm shapes lint format types bench profiles docs dist install dev ethos-u clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
@@ -52,6 +52,9 @@ types: $(DEV_STAMP) ## check types
 
 bench: $(DEV_STAMP) ## time every subnet size in both runtimes
 	$(BIN)/python -m pytest bench --benchmark-only
+
+profiles: $(DEV_STAMP) ## compute the cost tables of the shipped device profiles again
+	$(BIN)/python -m ortho_edge.devices.shipped
 
 docs: $(DEV_STAMP) ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

@@ -71,10 +71,13 @@ def main(arguments: Arguments) -> None:
         if arguments.on is None:
             raise UserError("--check needs --on, the machine that is compared with this one")
         return _check(arguments.check, arguments.on)
-    if arguments.on is not None and arguments.on.startswith(ETHOS_U) and speed != (None,) * 3:
-        raise UserError(f"the clock of {arguments.on} is Vela's: leave out what assumes a speed")
-    if arguments.on is not None and arguments.precision != "fp32":
-        raise UserError("--on counts fp32 alone, not --precision all")
+    if arguments.on is not None and arguments.on.startswith(ETHOS_U):
+        if speed != (None, None, None):
+            raise UserError(
+                f"the clock of {arguments.on} is Vela's: leave out what assumes a speed"
+            )
+        if arguments.precision != "fp32":
+            raise UserError(f"{arguments.on} computes in int8-static alone: leave out --precision")
 
     from ortho_edge.devices.catalogue import HOST, user_folder
 
@@ -91,14 +94,14 @@ def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
     workers = min(MAX_WORKERS, os.cpu_count() or 1)
+    wanted = PRECISIONS if arguments.precision == "all" else ("fp32",)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.on is None:
-            precisions = PRECISIONS if arguments.precision == "all" else ("fp32",)
-            profile = _measure(checkpoint, Path(folder), workers, precisions)
+            profile = _measure(checkpoint, Path(folder), workers, wanted)
         elif arguments.on.startswith(ETHOS_U):
             profile = _compile(arguments.on, checkpoint, arguments.checkpoint)
         else:
-            profile = _count(arguments.on, checkpoint, Path(folder), workers, *speed)
+            profile = _count(arguments.on, checkpoint, Path(folder), workers, wanted, *speed)
     write_atomically(out, profile_text(profile))
     for runtime, precisions in profile.runtimes.items():
         for precision, costs in precisions.items():
@@ -144,6 +147,7 @@ def _count(
     checkpoint: "Checkpoint",
     folder: Path,
     workers: int,
+    precisions: "tuple[Precision, ...]",
     instructions_per_cycle: float | None,
     clock_ghz: float | None,
     speed_source: str | None,
@@ -165,7 +169,12 @@ def _count(
         count = counter(machine, load_bundle())
         return count_device(
             checkpoint,
-            next(one for one in host_runtimes() if one.name == EXECUTORCH),
+            [
+                one
+                for precision in precisions
+                for one in host_runtimes(precision)
+                if one.name == EXECUTORCH
+            ],
             folder,
             lambda file, lengths: count(file, [noise(seconds) for seconds in lengths]),
             core=core,

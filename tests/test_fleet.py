@@ -26,6 +26,7 @@ SPACE = ComponentSpace(
     )
 )  # fmt: skip
 PHONE, BOARD = load_profile("pixel8"), load_profile("raspberrypi5")
+SECONDS = Budget().audio_seconds
 LIMITS = ("latency_ms", "memory_mb", "size_mb", "params", "flops")
 WORDS = dict(zip(LIMITS, ("latency", "memory", "file size", "parameters", "FLOPs"), strict=True))
 
@@ -140,7 +141,7 @@ def check_refusal(
 def test_one_subnet_for_all_is_the_best_that_every_device_affords(checkpoint: Checkpoint) -> None:
     middle = checkpoint.subnet("s060").subnet
     tight = Demand(
-        profile=BOARD, budget=Budget(latency_ms=values(BOARD, middle, 4.0)["latency_ms"])
+        profile=BOARD, budget=Budget(latency_ms=values(BOARD, middle, SECONDS)["latency_ms"])
     )
     generous = Demand(profile=PHONE, budget=Budget())
     alone = select_for_all([generous], checkpoint)[0]
@@ -224,8 +225,10 @@ def test_budgets_that_exclude_each_other_are_named(checkpoint: Checkpoint) -> No
         for name, subnet in (("quick", quick), ("compact", compact))
     )
     demands = [
-        Demand(profile=PHONE, budget=Budget(latency_ms=values(PHONE, quick, 4.0)["latency_ms"])),
-        Demand(profile=BOARD, budget=Budget(params=values(BOARD, compact, 4.0)["params"])),
+        Demand(
+            profile=PHONE, budget=Budget(latency_ms=values(PHONE, quick, SECONDS)["latency_ms"])
+        ),
+        Demand(profile=BOARD, budget=Budget(params=values(BOARD, compact, SECONDS)["params"])),
     ]
     bare = replace(checkpoint, subnets=trained)
     assert [select_for_all([one], bare)[0].trained.name for one in demands] == ["quick", "compact"]

@@ -38,7 +38,7 @@ def test_one_subnet_for_all_devices_or_one_for_each(command: Command) -> None:
     assert status == 0
     assert printed.startswith("pixel8, raspberrypi5: s015, dev WER 15.17 %")
     assert "no limit of pixel8 binds: s028 fits here" in printed
-    assert re.search(r"raspberrypi5: 6\.13 ms for 4 s of audio \(RTF 0\.0015\)", printed)
+    assert re.search(r"raspberrypi5: 7\.58 ms for 5 s of audio \(RTF 0\.0015\)", printed)
     assert "latency binds: the next size up, s028" in printed
     _, printed, _ = command(*devices, "--per-device")
     first = [line.split(", dev")[0] for line in printed.splitlines() if "dev WER" in line]
@@ -58,7 +58,9 @@ def test_limits_hold_for_every_device(command: Command) -> None:
 
 
 def test_a_composed_subnet_comes_with_its_warnings(command: Command) -> None:
-    status, printed, _ = command("--device", "pixel8", "--latency-ms", "10", "--subnet", "any")
+    status, printed, _ = command(
+        "--device", "pixel8", "--latency-ms", "10", "--audio-seconds", "4", "--subnet", "any"
+    )
     assert status == 0
     assert re.match(r"pixel8: any\d\d\d, dev WER unknown, ", printed)
     assert "the best trained size that fits, s070" in printed
@@ -103,7 +105,7 @@ def test_the_pareto_front_is_listed_and_drawn(command: Command, tmp_path: Path) 
         ),
         (
             ("--device", "pixel8", "--size-mb", "0.01", "--subnet", "any"),
-            "no subnet fits the budget on 'pixel8' for 4 s of audio: file size 0.01 MB is below",
+            "no subnet fits the budget on 'pixel8' for 5 s of audio: file size 0.01 MB is below",
         ),
         (("--device", "pixel8", "--checkpoint", "nowhere"), "no checkpoint folder at nowhere"),
     ],

@@ -21,6 +21,7 @@ from ortho_edge.devices.profile import (
     DeviceProfile,
     Hardware,
     MemoryCost,
+    RuntimeCost,
     TextFact,
 )
 from ortho_edge.devices.profiler import (
@@ -83,7 +84,7 @@ def assumed_speed(
 
 def count_device(
     checkpoint: Checkpoint,
-    runtime: Runtime,
+    runtimes: Sequence[Runtime],
     folder: Path,
     count: Count,
     *,
@@ -98,7 +99,7 @@ def count_device(
 
     Args:
         checkpoint: Whose architecture the probes have.
-        runtime: Whose artefacts run there.
+        runtimes: Whose artefacts run there, each at one precision.
         folder: Where artefacts of the probes go.
         count: Counts on that core.
         core: Its name, also the profile's.
@@ -109,27 +110,27 @@ def count_device(
         peak_memory: How memory is measured here; `peak_memory_mb` where the system can.
     """
     made = tuple(probes(checkpoint, seed))
-    files = export_probes(made, [runtime], folder, workers)
+    files = export_probes(made, runtimes, folder, workers)
     timings = {
-        (runtime.key, probe.trained.name, seconds): Timing(
+        (key, name, seconds): Timing(
             milliseconds=speed.milliseconds(instructions),
             spread_percent=0.0,
             median_milliseconds=speed.milliseconds(instructions),
         )
-        for probe in tqdm(made, desc=f"counting on {core}", unit="network")
-        for seconds, instructions in zip(
-            LENGTHS, count(files[runtime.key, probe.trained.name], LENGTHS), strict=True
-        )
+        for (key, name), file in tqdm(files.items(), desc=f"counting on {core}", unit="network")
+        for seconds, instructions in zip(LENGTHS, count(file, LENGTHS), strict=True)
     }
     measured = Measurements(probes=made, files=files, timings=timings)
-    costs = fit_runtime(
-        measured,
-        runtime,
-        _memory(measured, runtime, peak_memory),
-        where=f"emulated {core}",
-        how=f"instructions of one inference counted by {counted_by}",
-        assumed_speed=speed,
-    )
+    costs: dict[str, dict[str, RuntimeCost]] = {}
+    for runtime in runtimes:
+        costs.setdefault(runtime.name, {})[runtime.precision] = fit_runtime(
+            measured,
+            runtime,
+            _memory(measured, runtime, peak_memory),
+            where=f"emulated {core}",
+            how=f"instructions of one inference counted by {counted_by}",
+            assumed_speed=speed,
+        )
     hardware = Hardware(
         soc=TextFact(value=f"any with a {core}", source="named by the user"),
         runs_on=core,
@@ -141,7 +142,7 @@ def count_device(
         description=f"{core}, counted instructions at an assumed speed, one thread",
         hardware=hardware,
         budget=default_budget(hardware),
-        runtimes={runtime.name: {runtime.precision: costs}},
+        runtimes=costs,
     )
 
 

@@ -29,10 +29,12 @@ VELA: Provenance = "vela"
 """Cycles and memory that Arm's Vela compiler states, cycles turned into time by a stated clock."""
 ANALYTIC: Provenance = "analytic"
 """Computed from public figures."""
+DotProduct = Literal["none", "sdot", "i8mm", "vnni"]
+"""Instructions for sums of int8 products: Arm's SDOT, its matrix products I8MM, Intel's VNNI."""
 Kind = Literal["front_end", "ffn", "conv", "mhsa", "norm", "ctc_head"]
 
 KINDS: tuple[Kind, ...] = ("front_end", "ffn", "conv", "mhsa", "norm", "ctc_head")
-DEFAULT_AUDIO_SECONDS = 4.0
+DEFAULT_AUDIO_SECONDS = 5.0
 
 
 def _require(holds: bool, message: str) -> None:
@@ -80,6 +82,8 @@ class Core:
     simd_bits: int | None = None
     flops_per_cycle: float | None = None
     """Of fp32, a multiply-accumulate counted as two."""
+    dot_product: DotProduct | None = None
+    """The best there is; int8 is hardly faster than fp32 on a core with `none`."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when a figure is not above 0."""

@@ -50,7 +50,7 @@ def recorded_profile(checkpoint: Checkpoint, folder: Path, speed: AssumedSpeed) 
 
     return count_device(
         checkpoint,
-        Runtime(name="executorch", version="1.5.1", export=export, load=lambda file: print),
+        [Runtime(name="executorch", version="1.5.1", export=export, load=lambda file: print)],
         folder,
         count,
         core="cortex-a76",

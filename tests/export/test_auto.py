@@ -68,6 +68,11 @@ def dev_set(folder: Path) -> DevSet:
     return DevSet(name="mine", cuts=speech_set(str(folder), DataOptions()))
 
 
+def without_int8(profile: DeviceProfile) -> DeviceProfile:
+    runtimes = {name: {"fp32": costs["fp32"]} for name, costs in profile.runtimes.items()}
+    return dataclasses.replace(profile, runtimes=runtimes)
+
+
 @pytest.fixture
 def auto(exported: Exported, exported_int8: Exported, tmp_path: Path, speech: Path,
          monkeypatch: pytest.MonkeyPatch) -> Request:  # fmt: skip
@@ -80,7 +85,8 @@ def auto(exported: Exported, exported_int8: Exported, tmp_path: Path, speech: Pa
 
     monkeypatch.setattr(pipeline, "_write", write)
     return Request(
-        profile=load_profile("pixel8"), budget=Budget(latency_ms=1e3, audio_seconds=1.0),
+        profile=without_int8(load_profile("pixel8")),
+        budget=Budget(latency_ms=1e3, audio_seconds=1.0),
         checkpoint=exported.checkpoint, out=tmp_path / "out", precision="auto",
         dev_set=dev_set(speech),
     )  # fmt: skip

@@ -58,7 +58,7 @@ def test_the_table(exported: Exported) -> None:
     table = {name.strip(): value.strip() for name, value in table.items()}
     assert table["device"].startswith("pixel8: ")
     assert table["subnet"] == f"{LARGE}, number 1 by size of 2; keeps 12 of 12 components"
-    assert table["budget"] == ("at most latency 1000 ms for 4 s of audio, memory 64 MB, file 1 MB")
+    assert table["budget"] == ("at most latency 1000 ms for 5 s of audio, memory 64 MB, file 1 MB")
     parameters = sum(one.numel() for one in exported.encoder.parameters())
     assert table["parameters"] == f"{parameters:,}"
     assert table["FLOPs at 4 s"].endswith("M, 100 % of the full network")

@@ -2,6 +2,8 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +14,8 @@ from onnx import numpy_helper
 
 from ortho_edge.compaction import DenseEncoder
 from ortho_edge.data.features import fbank
-from ortho_export import quantized_model
+from ortho_edge.devices.latency import Prediction
+from ortho_export import quantized_model, report
 from ortho_export.artefact import Recognizer, load_artefact
 from ortho_export.batched import BatchedEncoder
 from ortho_export.facts import MAX_FRAMES, MIN_FRAMES
@@ -56,16 +59,41 @@ def test_files_say_their_precision(exported_int8: Exported) -> None:
         assert f"agreement, {name}" in exported_int8.printed
 
 
-def test_a_latency_that_nobody_predicted_is_not_passed_off(exported_int8: Exported) -> None:
+def test_the_latency_is_predicted_with_the_figures_of_int8(exported_int8: Exported) -> None:
     lines = [
         line for line in exported_int8.printed.splitlines() if line.startswith("predicted latency")
     ]
     assert len(lines) == 2
     for line in lines:
-        assert "not predicted for int8; the budget was held with fp32: " in line
+        assert line.endswith("not timed: an analytic estimate")
+        assert "not predicted" not in line
     manifest = read_manifest(exported_int8.folder)
     assert manifest is not None
-    assert {one["precision"] for one in manifest["latency"]["predicted"]} == {"fp32"}
+    assert {one["precision"] for one in manifest["latency"]["predicted"]} == {"int8"}
+
+
+def test_a_latency_that_nobody_predicted_is_not_passed_off() -> None:
+    plain = Prediction(
+        milliseconds=2.0, seconds=5.0, runtime="executorch", provenance="analytic", source=""
+    )
+    export: Any = SimpleNamespace(
+        selection=SimpleNamespace(
+            budget=SimpleNamespace(audio_seconds=5.0), chosen=SimpleNamespace(latency=(plain,))
+        ),
+        request=SimpleNamespace(
+            input="features", profile=SimpleNamespace(name="board"), is_for_this_host=False
+        ),
+        precisions={"executorch": "int8"},
+        latency=(),
+        checks=(),
+    )
+    assert list(report._latency_rows(export)) == [
+        (
+            "predicted latency, executorch",
+            "not predicted for int8; the budget was held with fp32: "
+            "2.00 ms for 5 s on board, not timed: an analytic estimate",
+        )
+    ]
 
 
 def test_every_length_between_the_bounds(artefact: Path, exported: Exported) -> None:
@@ -243,4 +271,4 @@ def test_the_card_says_how_much_survives(exported_int8: Exported) -> None:
     card = (exported_int8.folder / "model_card.md").read_text("utf-8")
     for file in (exported_int8.program.name, exported_int8.model.name):
         assert f"| `{file}` | int8 against the fp32 encoder" in card
-    assert "predicted for pixel8 in fp32" in card
+    assert "predicted for pixel8 in int8, not timed: an analytic estimate" in card

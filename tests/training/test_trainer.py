@@ -280,7 +280,7 @@ def test_an_impossible_target_is_refused(
 def milliseconds(profile: DeviceProfile, subnet: Subnet, space: ComponentSpace) -> float:
     """Predicted latency of the slowest runtime."""
     return max(
-        predict_latency(profile, space, subnet, 4.0, runtime).milliseconds
+        predict_latency(profile, space, subnet, profile.budget.audio_seconds, runtime).milliseconds
         for runtime in profile.runtimes
     )
 
