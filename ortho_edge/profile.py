@@ -1,9 +1,11 @@
-"""Command: a device profile of this machine or of an Arm core; or checks programs on that core.
+"""Command: a device profile of this machine, a phone, a board or an Arm core; or checks programs.
 
 python -m ortho_edge.profile [--out FILE] [--checkpoint DIR]
+python -m ortho_edge.profile --on adb [--name NAME] [--core N]
+python -m ortho_edge.profile --on ssh:user@board
 python -m ortho_edge.profile --on cortex-a76 [--instructions-per-cycle N --clock-ghz F ...]
-python -m ortho_edge.profile --on cortex-a76 --check exports/pixel8
 python -m ortho_edge.profile --on ethos-u85-256
+python -m ortho_edge.profile --on adb --check exports/pixel8
 """
 
 import os
@@ -23,7 +25,6 @@ EXECUTORCH = "executorch"
 ETHOS_U = "ethos-u"
 TIMING_SECONDS = 120.0
 """At most; with little noise the timing ends sooner."""
-COUNTED_SECONDS = 4.0
 MAX_WORKERS = 4
 """Each exporting process takes about 1 GB."""
 
@@ -33,26 +34,33 @@ class Arguments:
     """Measure what networks cost on this machine, so that --device host can be used.
 
     Takes a few minutes: exports a handful of subnets for both runtimes, times them on one thread in
-    turns, fits the profile and checks it on subnets that the fit has not seen. With --on it counts
-    their instructions on an emulated core instead, and assumes a speed.
+    turns, fits the profile and checks it on subnets that the fit has not seen. With --on it does so
+    on a phone or board, or counts instructions on an emulated core and assumes a speed.
     """
 
     out: Path | None = None
-    """File to write; by default the one that --device host (or the core of --on) reads, in the
-    user's configuration."""
+    """File to write; by default the one that --device host (or the name of what --on measures)
+    reads, in the user's configuration."""
     precision: Literal["fp32", "all"] = "fp32"
     """What to measure: fp32 alone, or every precision that export offers, which takes longer."""
     checkpoint: Path | None = None
     """Checkpoint whose architecture is measured; by default the one that ships."""
     on: str | None = None
-    """Another machine: an Arm core that QEMU emulates here, such as cortex-a76, or an Ethos-U
+    """Another machine: adb or adb:SERIAL, ssh:HOST or ssh:USER@HOST (further settings belong into
+    ~/.ssh/config), an Arm core that QEMU emulates here, such as cortex-a76, or an Ethos-U
     (ethos-u55-128, ethos-u85-256), whose compiler counts cycles."""
+    name: str | None = None
+    """With --on adb or ssh: of the profile; by default the device's model."""
+    core: int | None = None
+    """With --on adb or ssh: the number of the core to measure; by default one with the highest
+    clock."""
     instructions_per_cycle: float | None = None
-    """With --on: what turns counted instructions into time, an assumption; cortex-a76 has one."""
+    """With --on CORE: what turns counted instructions into time, an assumption; cortex-a76 has
+    one."""
     clock_ghz: float | None = None
-    """With --on: the clock to assume."""
+    """With --on CORE: the clock to assume."""
     speed_source: str | None = None
-    """With --on: where these two figures come from; the profile states it."""
+    """With --on CORE: where these two figures come from; the profile states it."""
     check: Path | None = None
     """Measure nothing; run this .pte file, or those of a folder, there and here and compare."""
 
@@ -64,25 +72,16 @@ def main(arguments: Arguments) -> None:
         UserError: The checkpoint cannot be read, the file cannot be written, or options do not go
             together.
     """
-    speed = (arguments.instructions_per_cycle, arguments.clock_ghz, arguments.speed_source)
-    if speed != (None, None, None) and (arguments.on is None or arguments.check is not None):
-        raise UserError("--instructions-per-cycle, --clock-ghz and --speed-source need --on alone")
+    there = arguments.on is not None and _is_remote(arguments.on)
+    _refuse_misfits(arguments, there=there)
     if arguments.check is not None:
-        if arguments.on is None:
-            raise UserError("--check needs --on, the machine that is compared with this one")
-        return _check(arguments.check, arguments.on)
-    if arguments.on is not None and arguments.on.startswith(ETHOS_U):
-        if speed != (None, None, None):
-            raise UserError(
-                f"the clock of {arguments.on} is Vela's: leave out what assumes a speed"
-            )
-        if arguments.precision != "fp32":
-            raise UserError(f"{arguments.on} computes in int8-static alone: leave out --precision")
+        assert arguments.on is not None
+        return _check(arguments.check, arguments.on, arguments.core)
 
-    from ortho_edge.devices.catalogue import HOST, user_folder
+    from ortho_edge.devices.catalogue import HOST
 
-    name = HOST if arguments.on is None else arguments.on
-    out = _writable(arguments.out or user_folder() / f"{name}.toml")
+    if not there:
+        _place(arguments.out, HOST if arguments.on is None else arguments.on)
 
     import torch
 
@@ -94,23 +93,75 @@ def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
     workers = min(MAX_WORKERS, os.cpu_count() or 1)
-    wanted = PRECISIONS if arguments.precision == "all" else ("fp32",)
+    precisions = PRECISIONS if arguments.precision == "all" else ("fp32",)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.on is None:
-            profile = _measure(checkpoint, Path(folder), workers, wanted)
+            profile = _measure(checkpoint, Path(folder), workers, precisions)
+        elif there:
+            profile = _measure_there(arguments, checkpoint, Path(folder), workers, precisions)
         elif arguments.on.startswith(ETHOS_U):
             profile = _compile(arguments.on, checkpoint, arguments.checkpoint)
         else:
-            profile = _count(arguments.on, checkpoint, Path(folder), workers, wanted, *speed)
+            profile = _count(
+                arguments.on, checkpoint, Path(folder), workers, precisions, *_speed(arguments)
+            )
+    out = _place(arguments.out, profile.name)
     write_atomically(out, profile_text(profile))
-    for runtime, precisions in profile.runtimes.items():
-        for precision, costs in precisions.items():
-            print(f"{runtime} {precision}: {_quality(costs)}")
+    for runtime, costs in profile.runtimes.items():
+        for precision, one in costs.items():
+            print(f"{runtime} {precision}: {_quality(one)}")
     print(f"wrote {out}")
     if arguments.out is None:
-        counted = arguments.on is not None and not arguments.on.startswith(ETHOS_U)
+        counted = not there and arguments.on is not None and not arguments.on.startswith(ETHOS_U)
         only = f" --format {EXECUTORCH}" if counted else ""
-        print(f"use it with: python -m ortho_edge.export --device {name}{only}")
+        print(f"use it with: python -m ortho_edge.export --device {profile.name}{only}")
+
+
+def _speed(arguments: Arguments) -> tuple[float | None, float | None, str | None]:
+    return arguments.instructions_per_cycle, arguments.clock_ghz, arguments.speed_source
+
+
+def _refuse_misfits(arguments: Arguments, *, there: bool) -> None:
+    """Checks that the options go together; `there` on a phone or board.
+
+    Raises:
+        UserError: They do not.
+    """
+    speed = _speed(arguments) != (None, None, None)
+    on = arguments.on or ""
+    if speed and (not on or there or arguments.check is not None):
+        raise UserError(
+            "--instructions-per-cycle, --clock-ghz and --speed-source need --on CORE alone"
+        )
+    if not there and (arguments.name, arguments.core) != (None, None):
+        raise UserError("--name and --core need --on adb or --on ssh:HOST")
+    if arguments.check is not None:
+        if arguments.on is None:
+            raise UserError("--check needs --on, the machine that is compared with this one")
+        if (arguments.name, arguments.out) != (None, None):
+            raise UserError("--check writes no profile: leave out --name and --out")
+    elif on.startswith(ETHOS_U):
+        if speed:
+            raise UserError(f"the clock of {on} is Vela's: leave out what assumes a speed")
+        if arguments.precision != "fp32":
+            raise UserError(f"{on} computes in int8-static alone: leave out --precision")
+
+
+def _is_remote(on: str) -> bool:
+    from ortho_export.arm.remote import is_remote
+
+    return is_remote(on)
+
+
+def _place(out: Path | None, name: str) -> Path:
+    """The file of a profile, if it can be written.
+
+    Raises:
+        UserError: It cannot.
+    """
+    from ortho_edge.devices.catalogue import user_folder
+
+    return _writable(out or user_folder() / f"{name}.toml")
 
 
 def _writable(out: Path) -> Path:
@@ -140,6 +191,38 @@ def _measure(
     return measure_host(
         checkpoint, runtimes, folder, timing_seconds=TIMING_SECONDS, workers=workers
     )
+
+
+def _measure_there(
+    arguments: Arguments,
+    checkpoint: "Checkpoint",
+    folder: Path,
+    workers: int,
+    precisions: "tuple[Precision, ...]",
+) -> "DeviceProfile":
+    """Measures on a phone or board.
+
+    Raises:
+        UserError: It cannot be reached or fails, or an option does not fit it.
+    """
+    from ortho_edge.devices.remote import measure_device
+    from ortho_export.arm.bench import ask_board, open_device
+    from ortho_export.arm.remote import connected
+    from ortho_export.arm.toolchain import load_bundle
+    from ortho_export.host import host_runtimes
+
+    assert arguments.on is not None
+    with connected(arguments.on) as machine:
+        board = ask_board(machine)
+        name = board.profile_name(arguments.name)
+        core = board.chosen(arguments.core)
+        # Before minutes are spent on what cannot be kept, or cannot run.
+        _place(arguments.out, name)
+        device = open_device(machine, load_bundle(), board, name, core)
+        runtimes = [one for precision in precisions for one in host_runtimes(precision)]
+        return measure_device(
+            checkpoint, runtimes, folder, device, timing_seconds=TIMING_SECONDS, workers=workers
+        )
 
 
 def _count(
@@ -216,7 +299,7 @@ def _quality(costs: "RuntimeCost") -> str:
     )
 
 
-def _check(path: Path, on: str) -> None:
+def _check(path: Path, on: str, core: int | None) -> None:
     """Runs programs there and here and prints how far they agree.
 
     Raises:
@@ -232,22 +315,17 @@ def _check(path: Path, on: str) -> None:
     from ortho_edge.checkpoint import shipped_checkpoint
     from ortho_edge.data.audio import load_audio
     from ortho_edge.data.features import fbank
-    from ortho_export.arm.counts import counter, noise
-    from ortho_export.arm.machines import emulator
-    from ortho_export.arm.programs import compare, install
-    from ortho_export.arm.toolchain import load_bundle
+    from ortho_export.arm.check import opened
+    from ortho_export.arm.programs import compare
 
     features = fbank(load_audio(shipped_checkpoint() / "sample.flac"))
-    with emulator(on) as machine:
-        bundle = load_bundle()
-        runner, count = install(machine, bundle), counter(machine, bundle)
-        for program in tqdm(programs, desc=machine.name, unit="program", leave=False):
+    with opened(on, core) as (runner, cost):
+        name = runner.machine.name
+        for program in tqdm(programs, desc=name, unit="program", leave=False):
             one = compare(runner, program, features)
             tqdm.write(
-                f"{program}: on {machine.name} as here, a log-probability differs by "
-                f"{one.max_abs_error:.1e} at most; "
-                f"{count(program, [noise(COUNTED_SECONDS)])[0] / 1e6:.2f} M instructions for "
-                f"{COUNTED_SECONDS:g} s of audio; hears: {one.text}"
+                f"{program}: on {name} as here, a log-probability differs by "
+                f"{one.max_abs_error:.1e} at most; {cost(program)}; hears: {one.text}"
             )
 
 

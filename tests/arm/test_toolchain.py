@@ -1,5 +1,6 @@
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from ortho_export.arm import toolchain
 from ortho_export.arm.machines import MachineError, run_here
 from ortho_export.arm.toolchain import (
+    BENCH,
     EXECUTORCH_LIBRARIES,
     LOADER,
+    ONNXRUNTIME_LIBRARY,
     RUNNER,
     SOURCES,
     Bundle,
@@ -35,12 +38,16 @@ def test_a_failing_command_is_named_with_its_last_words() -> None:
 
 
 @pytest.mark.arm
-def test_a_bundle_has_all_that_the_runner_needs_and_says_where_it_is_from(bundle: Bundle) -> None:
-    names = {file.name for file in bundle.files}
-    assert {RUNNER, LOADER, "libc.so.6", *EXECUTORCH_LIBRARIES} <= names
+def test_a_bundle_has_all_that_our_programs_need_and_says_where_it_is_from(bundle: Bundle) -> None:
+    for program, others in ((RUNNER, {BENCH, ONNXRUNTIME_LIBRARY}), (BENCH, {RUNNER})):
+        names = {file.name for file in bundle.files_for(program)}
+        assert {program, LOADER, "libc.so.6", *EXECUTORCH_LIBRARIES} <= names
+        assert not names & others
+    assert ONNXRUNTIME_LIBRARY in names
     origin = json.loads((bundle.folder / SOURCES).read_text("utf-8"))
-    assert origin["wheel"].startswith(f"executorch-{bundle.executorch}-")
-    assert len(origin["wheel_sha256"]) == 64
+    for package in ("executorch", "onnxruntime"):
+        assert origin[f"{package}_wheel"].startswith(f"{package}-{version(package)}-")
+        assert len(origin[f"{package}_sha256"]) == 64
     assert all(file.is_file() for file in bundle.files)
 
 

@@ -292,5 +292,5 @@ def test_every_precision_is_counted_and_gets_its_own_tile_height(
 
 @pytest.mark.parametrize("other", [{}, {"on": "cortex-a76", "check": Path("a.pte")}])
 def test_a_speed_is_refused_where_nothing_is_counted(other: dict) -> None:
-    with pytest.raises(UserError, match="need --on alone"):
+    with pytest.raises(UserError, match="need --on CORE alone"):
         command.main(command.Arguments(clock_ghz=2.0, **other))

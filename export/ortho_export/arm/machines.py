@@ -1,12 +1,13 @@
-"""Machines that run programs: an emulated Arm core here, a phone over adb, a board over ssh.
+"""Machines that run programs, and the one that is always there: an Arm core emulated here.
 
-Every command is a list of arguments. Where a remote shell takes it apart again, each argument is
-quoted; what files contain never becomes part of a command.
+Every command is a list of arguments; no shell takes it apart here.
 """
 
+import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,12 @@ class Machine(Protocol):
         """The content of a file there."""
         ...
 
-    def run(self, command: Sequence[str]) -> str:
+    def run(self, command: Sequence[str], each_line: Callable[[bytes], None] | None = None) -> str:
         """Runs a command and returns what it prints.
+
+        Args:
+            command: A program and its arguments.
+            each_line: Called with each line that it prints, as soon as it does.
 
         Raises:
             MachineError: It cannot be started or fails.
@@ -96,9 +101,11 @@ class Emulator:
         """The content of a file."""
         return (self.folder / name).read_bytes()
 
-    def run(self, command: Sequence[str]) -> str:
+    def run(self, command: Sequence[str], each_line: Callable[[bytes], None] | None = None) -> str:
         """Runs an Arm program and returns what it prints."""
-        return run_here([tool(QEMU), "-cpu", self.cpu, *self.options, *command])
+        return run_here(
+            [tool(QEMU), "-cpu", self.cpu, *self.options, *command], each_line=each_line
+        )
 
 
 def emulated_cores() -> list[str]:
@@ -131,22 +138,68 @@ def emulator(core: str) -> Iterator[Emulator]:
         yield Emulator(cpu=SAFE.get(core, core), folder=Path(folder))
 
 
-def run_here(command: Sequence[str]) -> str:
+def run_here(
+    command: Sequence[str],
+    *,
+    stdin: Path | None = None,
+    each_line: Callable[[bytes], None] | None = None,
+    timeout: float = TIMEOUT_SECONDS,
+) -> str:
     """Runs a command on this machine and returns what it prints.
 
     Raises:
         MachineError: It fails or takes too long; says what it said last.
     """
-    try:
-        result = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            check=False, timeout=TIMEOUT_SECONDS,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise MachineError(f"{Path(command[0]).name} took over {TIMEOUT_SECONDS} s") from error
-    if result.returncode != 0:
-        said = result.stderr.strip().splitlines() or ["nothing was said"]
-        raise MachineError(
-            f"{Path(command[0]).name} ended with status {result.returncode}: {said[-1]}"
-        )
-    return result.stdout
+    status, said, complaint = start_here(command, stdin=stdin, each_line=each_line, timeout=timeout)
+    if status != 0:
+        raise MachineError(f"{Path(command[0]).name} ended with status {status}: {complaint}")
+    return said.decode(errors="replace")
+
+
+def start_here(
+    command: Sequence[str],
+    *,
+    stdin: Path | None = None,
+    each_line: Callable[[bytes], None] | None = None,
+    timeout: float = TIMEOUT_SECONDS,
+) -> tuple[int, bytes, str]:
+    """Runs a command on this machine: its exit status, what it prints, its last words.
+
+    Args:
+        command: A program and its arguments.
+        stdin: What it reads; nothing by default.
+        each_line: Called with each line that it prints, as soon as it does.
+        timeout: Seconds.
+
+    Raises:
+        MachineError: It takes too long.
+    """
+    late = threading.Event()
+    with (
+        (stdin or Path(os.devnull)).open("rb") as source,
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=complaints) as child,
+    ):
+        assert child.stdout is not None
+
+        def stop() -> None:
+            late.set()
+            child.kill()
+
+        timer = threading.Timer(timeout, stop)
+        timer.start()
+        try:
+            lines = []
+            for line in child.stdout:
+                lines.append(line)
+                if each_line is not None:
+                    each_line(line)
+            status = child.wait()
+        finally:
+            timer.cancel()
+            child.kill()
+        complaints.seek(0)
+        words = complaints.read().decode(errors="replace").strip().splitlines()
+    if late.is_set():
+        raise MachineError(f"{Path(command[0]).name} took over {timeout:g} s")
+    return status, b"".join(lines), words[-1] if words else "nothing was said"

@@ -106,12 +106,20 @@ class Runner:
 
 def install(machine: Machine, bundle: Bundle) -> Runner:
     """Copies the runner and its libraries to a machine."""
-    there = {file.name: machine.put(file, file.name) for file in bundle.files}
-    libraries = there[RUNNER].rpartition("/")[0]
-    return Runner(
-        machine=machine,
-        command=(there[LOADER], "--library-path", libraries, there[RUNNER]),
-    )
+    return Runner(machine=machine, command=command_of(machine, bundle, RUNNER))
+
+
+def command_of(machine: Machine, bundle: Bundle, program: str) -> tuple[str, ...]:
+    """Copies one of our programs and the libraries to a machine; what starts it there.
+
+    Args:
+        machine: Where it shall run.
+        bundle: Has it.
+        program: One of `PROGRAMS`.
+    """
+    there = {file.name: machine.put(file, file.name) for file in bundle.files_for(program)}
+    libraries = there[program].rpartition("/")[0]
+    return there[LOADER], "--library-path", libraries, there[program]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@
 // status 1 what went wrong. Before and after each inference stands a call of getppid, which no
 // library makes, so that an emulator can see where an inference begins and ends.
 
-#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -21,56 +20,19 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
-#include <memory>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include <executorch/extension/module/module.h>
-#include <executorch/extension/tensor/tensor.h>
-
-// The wheel exports the thread pool and ships no header of it.
-namespace executorch::extension::threadpool {
-class ThreadPool {
- public:
-  bool _unsafe_reset_threadpool(uint32_t num_threads);
-  size_t get_thread_count() const;
-};
-ThreadPool* get_threadpool();
-}  // namespace executorch::extension::threadpool
+#include "program.h"
 
 namespace {
-
-using executorch::extension::Module;
-using executorch::runtime::Error;
 
 struct Times {
   std::vector<int32_t> shape;
   std::vector<double> milliseconds;
 };
-
-[[noreturn]] void fail(const std::string& message) { throw std::runtime_error(message); }
-
-void check(Error error, const std::string& what) {
-  if (error != Error::Ok) {
-    char code[16];
-    std::snprintf(code, sizeof code, "0x%x", static_cast<unsigned>(error));
-    fail(what + " failed with ExecuTorch error " + code);
-  }
-}
-
-long whole_number(const char* text, const char* name, long least) {
-  char* end = nullptr;
-  const long value = std::strtol(text, &end, 10);
-  if (end == text || *end != '\0' || value < least) {
-    fail(std::string(name) + " must be a whole number of at least " + std::to_string(least) +
-         ", not " + text);
-  }
-  return value;
-}
 
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
@@ -78,23 +40,6 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 void mark() { syscall(SYS_getppid); }
-
-void stay_on(long core) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(core, &set);
-  if (sched_setaffinity(0, sizeof set, &set) != 0) {
-    fail("cannot run on core " + std::to_string(core));
-  }
-}
-
-void use_threads(uint32_t threads) {
-  auto* pool = executorch::extension::threadpool::get_threadpool();
-  if (pool == nullptr || !pool->_unsafe_reset_threadpool(threads) ||
-      pool->get_thread_count() != threads) {
-    fail("cannot use " + std::to_string(threads) + " threads");
-  }
-}
 
 std::vector<float> read_floats(const std::string& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
@@ -112,18 +57,6 @@ void write_floats(const std::string& path, const float* values, size_t count) {
   file.write(reinterpret_cast<const char*>(values), count * sizeof(float));
   file.close();
   if (!file) fail("cannot write " + path);
-}
-
-// The sizes of the program's input, the longest that it takes.
-std::vector<int32_t> input_sizes(const executorch::runtime::MethodMeta& meta) {
-  auto input = meta.input_tensor_meta(0);
-  check(input.error(), "reading what the program takes");
-  if (meta.num_inputs() != 1 || input->scalar_type() != executorch::aten::ScalarType::Float) {
-    fail("the program does not take one float32 tensor");
-  }
-  const auto sizes = input->sizes();
-  if (sizes.size() < 2) fail("the program's input has no second dimension");
-  return {sizes.begin(), sizes.end()};
 }
 
 Times run(Module& module, std::vector<int32_t> sizes, long runs, const std::string& input,
@@ -156,16 +89,6 @@ Times run(Module& module, std::vector<int32_t> sizes, long runs, const std::stri
     }
   }
   return times;
-}
-
-// Peak resident memory in kilobytes. getrusage would count what the process was before it became
-// this program.
-long peak_kilobytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.rfind("VmHWM:", 0) == 0) return std::strtol(line.c_str() + 6, nullptr, 10);
-  }
-  return 0;
 }
 
 template <typename Number>
@@ -203,10 +126,7 @@ void measure(int argc, char** argv) {
 
   const auto start = std::chrono::steady_clock::now();
   Module module(argv[1], Module::LoadMode::Mmap);
-  const std::string program = argv[1];
-  check(module.load(executorch::runtime::Program::Verification::InternalConsistency),
-        "reading the program " + program);
-  check(module.load_forward(), "loading " + program);
+  load(module, argv[1]);
   const double load_ms = milliseconds_since(start);
 
   auto meta = module.method_meta("forward");
@@ -222,7 +142,7 @@ void measure(int argc, char** argv) {
   }
   std::printf(
       "{\"threads\":%ld,\"load_ms\":%g,\"planned_bytes\":%lld,\"peak_kb\":%ld,\"inputs\":[%s]}\n",
-      threads, load_ms, static_cast<long long>(planned), peak_kilobytes(), inputs.c_str());
+      threads, load_ms, static_cast<long long>(planned), kilobytes("VmHWM:"), inputs.c_str());
 }
 
 }  // namespace

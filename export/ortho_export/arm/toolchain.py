@@ -1,9 +1,9 @@
-"""What runs a program on 64-bit Arm: our runner, ExecuTorch's own libraries for Arm, and glibc.
+"""What runs networks on 64-bit Arm: our programs, the runtimes' own libraries for Arm, and glibc.
 
-The libraries come from ExecuTorch's wheel for 64-bit Arm Linux, of the version that is installed
-here, and the runner is compiled against them. The folder also carries the C library and its loader,
-so that it runs wherever a Linux kernel does, whatever C library the system has. Everything is made
-once and kept in the user's cache.
+The libraries come from the wheels of ExecuTorch and ONNX Runtime for 64-bit Arm Linux, of the
+versions that are installed here, and our programs are compiled against them. The folder also
+carries the C library and its loader, so that it runs wherever a Linux kernel does, whatever C
+library the system has. Everything is made once and kept in the user's cache.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.metadata import version
@@ -31,7 +31,11 @@ APT = "sudo apt-get install qemu-user g++-aarch64-linux-gnu gcc libc6-dev"
 """Installs the tools on Debian and Ubuntu."""
 COMPILER = "aarch64-linux-gnu-g++"
 PLATFORM = "manylinux_2_28_aarch64"
-RUNNER, LOADER, SOURCES = "runner", "ld-linux-aarch64.so.1", "sources.json"
+RUNNER, BENCH, LOADER, SOURCES = "runner", "bench", "ld-linux-aarch64.so.1", "sources.json"
+PROGRAMS = {RUNNER: ("runner.cpp",), BENCH: ("bench.cpp", "bench_program.cpp", "bench_model.cpp")}
+HEADERS = ("common.h", "network.h", "program.h")
+ONNXRUNTIME_LIBRARY = "libonnxruntime.so.1"
+"""The bench opens it where a network needs it."""
 EXECUTORCH_LIBRARIES = (
     "libexecutorch.so",
     "libexecutorch_backend_xnnpack.so",
@@ -46,6 +50,7 @@ SYSTEM_LIBRARIES = (
     "libgcc_s.so.1",
     "libm.so.6",
     "libpthread.so.0",
+    "librt.so.1",
     "libstdc++.so.6",
 )
 # The definitions that the wheel's own CMake files set; without them its headers miss a file.
@@ -65,7 +70,7 @@ class Bundle:
 
     Attributes:
         folder: Holds the files and nothing else.
-        executorch: Version of the libraries.
+        executorch: Version of its libraries.
         sha256: Digest of every file by its name.
     """
 
@@ -75,8 +80,15 @@ class Bundle:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is copied to the machine."""
+        """All of it."""
         return tuple(self.folder / name for name in self.sha256)
+
+    def files_for(self, program: str) -> tuple[Path, ...]:
+        """What is copied to a machine that runs one of `PROGRAMS`."""
+        others = {*PROGRAMS, ONNXRUNTIME_LIBRARY} - {program}
+        if program == BENCH:
+            others.remove(ONNXRUNTIME_LIBRARY)
+        return tuple(file for file in self.files if file.name not in others)
 
 
 def cache_folder() -> Path:
@@ -85,7 +97,7 @@ def cache_folder() -> Path:
     return (Path(configured) if configured else Path.home() / ".cache") / "ortho_edge" / "arm"
 
 
-def tool(name: str) -> str:
+def tool(name: str, installed_by: str = APT) -> str:
     """The path of a program.
 
     Raises:
@@ -93,7 +105,7 @@ def tool(name: str) -> str:
     """
     path = shutil.which(name)
     if path is None:
-        raise MissingToolError(f"{name} is not installed; on Debian or Ubuntu: {APT}")
+        raise MissingToolError(f"{name} is not installed; on Debian or Ubuntu: {installed_by}")
     return path
 
 
@@ -103,23 +115,26 @@ def source(name: str) -> Path:
 
 
 def load_bundle() -> Bundle:
-    """The runner and its libraries; downloaded and compiled when they are not in the cache.
+    """Our programs and their libraries; downloaded and compiled when they are not in the cache.
 
     Raises:
-        MissingToolError: The cross compiler is not installed or ExecuTorch cannot be downloaded.
+        MissingToolError: The cross compiler is not installed or a wheel cannot be downloaded.
         UserError: The cache cannot be written.
     """
     compiler = tool(COMPILER)
-    executorch = version("executorch").split("+")[0]
+    releases = {name: version(name).split("+")[0] for name in ("executorch", "onnxruntime")}
+    executorch = releases["executorch"]
     compiled_by = run_tool([compiler, "--version"]).splitlines()[0]
-    recipe = [source("runner.cpp").read_text("utf-8"), executorch, compiled_by, *FLAGS]
+    files = [*HEADERS, *(file for parts in PROGRAMS.values() for file in parts)]
+    code = [source(file).read_text("utf-8") for file in files]
+    recipe = [*code, *releases.values(), compiled_by, *FLAGS]
     key = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:16]
     folder = cache_folder() / f"executorch-{executorch}-{key}"
     bundle = _read(folder, executorch)
     if bundle is None:
-        logger.info("building the Arm runner in %s", folder)
+        logger.info("building the Arm programs in %s", folder)
         try:
-            _build(folder, compiler, executorch, compiled_by)
+            _build(folder, compiler, releases, compiled_by)
         except OSError as error:
             raise UserError(
                 f"cannot build in {folder}: {error}; XDG_CACHE_HOME names another place"
@@ -139,20 +154,21 @@ def _read(folder: Path, executorch: str) -> Bundle | None:
     return Bundle(folder=folder, executorch=executorch, sha256=sha256) if whole else None
 
 
-def _build(folder: Path, compiler: str, executorch: str, compiled_by: str) -> None:
+def _build(folder: Path, compiler: str, releases: Mapping[str, str], compiled_by: str) -> None:
     with atomic_folder(folder) as fresh:
-        wheel = _download(executorch, fresh)
-        unpacked = fresh / "wheel"
-        with zipfile.ZipFile(wheel) as archive:
-            wanted = re.compile(r"executorch/(include/.*|lib/[^/]+\.so)")
-            archive.extractall(
-                unpacked, [name for name in archive.namelist() if wanted.fullmatch(name)]
-            )
-        origin = {"wheel": wheel.name, "wheel_sha256": digest(wheel), "compiler": compiled_by}
-        wheel.unlink()
-        _compile(compiler, unpacked / "executorch", fresh / RUNNER)
+        origin = {"compiler": compiled_by}
+        unpacked = fresh / "wheels"
+        for package, release in releases.items():
+            wheel = _download(package, release, fresh)
+            origin |= {f"{package}_wheel": wheel.name, f"{package}_sha256": digest(wheel)}
+            _unpack(wheel, unpacked)
+            wheel.unlink()
+        for name, parts in PROGRAMS.items():
+            _compile(compiler, unpacked / "executorch", parts, fresh / name)
         for name in EXECUTORCH_LIBRARIES:
             shutil.move(unpacked / "executorch" / "lib" / name, fresh / name)
+        (library,) = (unpacked / "onnxruntime" / "capi").iterdir()
+        shutil.move(library, fresh / ONNXRUNTIME_LIBRARY)
         shutil.rmtree(unpacked)
         for name in SYSTEM_LIBRARIES:
             shutil.copyfile(run_tool([compiler, f"-print-file-name={name}"]).strip(), fresh / name)
@@ -161,8 +177,17 @@ def _build(folder: Path, compiler: str, executorch: str, compiled_by: str) -> No
         (fresh / SOURCES).write_text(json.dumps({**origin, "files": files}, indent=1), "utf-8")
 
 
-def _download(executorch: str, folder: Path) -> Path:
-    """ExecuTorch's wheel for Arm; pip checks it against the digest that the index states.
+def _unpack(wheel: Path, folder: Path) -> None:
+    """Headers and libraries; the Python modules beside them stay in the wheel."""
+    wanted = re.compile(
+        r"executorch/(include/.*|lib/[^/]+\.so)|onnxruntime/capi/libonnxruntime\.so\.[0-9.]+"
+    )
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder, [name for name in archive.namelist() if wanted.fullmatch(name)])
+
+
+def _download(package: str, release: str, folder: Path) -> Path:
+    """A package's wheel for Arm; pip checks it against the digest that the index states.
 
     Raises:
         MissingToolError: pip is not there, or could not get it.
@@ -172,18 +197,18 @@ def _download(executorch: str, folder: Path) -> Path:
         [
             sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
             "--no-deps", "--only-binary=:all:", "--platform", PLATFORM, "--python-version", python,
-            "--dest", str(folder), f"executorch=={executorch}",
+            "--dest", str(folder), f"{package}=={release}",
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    wheels = list(folder.glob("executorch-*.whl"))
+    wheels = list(folder.glob(f"{package}-*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
         said = result.stderr.strip().splitlines() or ["nothing was downloaded"]
-        raise MissingToolError(f"pip cannot get executorch {executorch} for {PLATFORM}: {said[-1]}")
+        raise MissingToolError(f"pip cannot get {package} {release} for {PLATFORM}: {said[-1]}")
     return wheels[0]
 
 
-def _compile(compiler: str, executorch: Path, runner: Path) -> None:
+def _compile(compiler: str, executorch: Path, parts: Sequence[str], program: Path) -> None:
     include = executorch / "include"
     portable = include / "executorch" / "runtime" / "core" / "portable_type" / "c10"
     libraries = [
@@ -191,10 +216,10 @@ def _compile(compiler: str, executorch: Path, runner: Path) -> None:
     ]
     run_tool(
         [
-            compiler, *FLAGS, str(source("runner.cpp")), "-isystem", str(include),
+            compiler, *FLAGS, *(str(source(part)) for part in parts), "-isystem", str(include),
             "-isystem", str(portable), f"-L{executorch / 'lib'}",
             # The backend and the kernels register themselves; nothing refers to them.
-            "-Wl,--no-as-needed", *libraries, "-o", str(runner),
+            "-Wl,--no-as-needed", *libraries, "-o", str(program),
         ]
     )  # fmt: skip
 
