@@ -106,5 +106,5 @@ def test_a_budget_limits_what_it_names_and_nothing_else() -> None:
     limits = budget_costs(PROFILE, budget, space)
     assert [(one.name, limit) for one, limit in limits] == [
         ("latency on pixel8", 3.0),
-        ("FLOPs of 4 s", 5.0),
+        ("FLOPs of 5 s", 5.0),
     ]

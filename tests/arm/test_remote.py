@@ -226,7 +226,11 @@ with connected("ssh:board") as machine:
     paths = {"PYTHONPATH": ":".join(one for one in sys.path if one)}
 
     child = subprocess.Popen(
-        [sys.executable, "-c", code], env=os.environ | paths, stderr=subprocess.PIPE
+        [sys.executable, "-c", code],
+        env=os.environ | paths,
+        stderr=subprocess.PIPE,
+        # What runs in the background of a shell ignores Ctrl-C, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     give_up = time.monotonic() + 120
     while not any("sleep" in one[-1] for one in device.commands()):
