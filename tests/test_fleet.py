@@ -181,7 +181,7 @@ def test_between_sizes_that_were_trained_for_any_budget_the_largest_of_them_is_t
 ) -> None:
     order = tuple(np.random.default_rng(0).permutation(len(SPACE)).tolist())
     drawn = replace(checkpoint, order=order, leading=tuple(range(6, len(SPACE))))
-    for number, limits in enumerate(np.random.default_rng(1).uniform(0.3, 1, (20, 2))):
+    for number, limits in enumerate(np.random.default_rng(1).uniform(0.3, 1, (20, 2)).tolist()):
         size, latency = limits if number % 2 else (1.0, limits[1])
         full = values(PHONE, SPACE.full(), 4.0)
         budget = Budget(latency_ms=latency * full["latency_ms"], size_mb=size * full["size_mb"])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ortho_edge.cli import UserError
 from ortho_export.arm.machines import TIMEOUT_SECONDS, MachineError, run_here, start_here
@@ -39,6 +39,7 @@ TARGET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]*")
 ARCHITECTURES = ("aarch64", "arm64")
 
 
+@runtime_checkable
 class Transport(Protocol):
     """How a device is reached."""
 
