@@ -173,7 +173,11 @@ def export_probes(
             ): (runtime.key, probe.trained.name)
             for runtime, probe in jobs
         }
-        return {futures[done]: done.result() for done in show(as_completed(futures))}
+        try:
+            return {futures[done]: done.result() for done in show(as_completed(futures))}
+        finally:
+            # An interrupt would wait for all that have not begun.
+            pool.shutdown(cancel_futures=True)
 
 
 def timed_calls(

@@ -16,12 +16,12 @@ from ortho_edge.devices.latency import predict_footprint, predict_latency
 from ortho_edge.devices.memory import can_measure, peak_memories_mb, peak_memory_mb
 from ortho_edge.devices.probes import HELD_OUT_SHARES, probes
 from ortho_edge.devices.profile import KINDS, DeviceProfile, Kind, ModuleCost
-from ortho_edge.devices.profiler import LENGTHS, Runtime, measure_host
+from ortho_edge.devices.profiler import LENGTHS, Runtime, export_probes, measure_host
 from ortho_edge.devices.workload import workload
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import BLANK, Tokens
-from tests.devices.plain_runtime import load_bytes
+from tests.devices.plain_runtime import export_or_interrupt, load_bytes
 
 ARCHITECTURE = Architecture(
     vocab_size=5, dim=16, num_blocks=3, num_heads=4, head_dim=8, ffn_dim=64, kernel_size=3,
@@ -312,3 +312,18 @@ def test_a_process_that_dies_is_reported(tmp_path: Path) -> None:
     warm_up.write_bytes(b"0")
     with pytest.raises(RuntimeError, match="broken ended with status 7"):
         peak_memory_mb(load_bytes, broken, warm_up, 1.0)
+
+
+@pytest.mark.slow
+def test_an_interrupt_does_not_wait_for_networks_that_are_not_exported_yet(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    made = probes(checkpoint, seed=0)
+    # What stands last is exported first.
+    named = dataclasses.replace(made[-1].trained, name="interrupt")
+    made[-1] = dataclasses.replace(made[-1], trained=named)
+    runtime = Runtime(name="plain", version="1", export=export_or_interrupt, load=load_bytes)
+    with pytest.raises(KeyboardInterrupt):
+        export_probes(made, [runtime], tmp_path, 2)
+    # Two run, and a few stand in the queue of the processes.
+    assert 1 <= len(list(tmp_path.rglob("begun"))) <= 7 < len(made)
