@@ -8,11 +8,13 @@ its delegate whatever it does not know, and each such operation cuts the delegat
 * every reshape has a single `-1`: a size that depends on T' in the target is refused;
 * attention is `bmm` on (H, T', head_dim) with the scale folded into the query projection;
 * the gated linear unit is two linear layers: slices of a dynamic tensor are refused;
-* LayerNorm takes its means by a linear layer of one output: the native operation is refused;
-* pooling rounds up by one appended row of zeros: nothing is below zero after a ReLU.
+* LayerNorm takes its means by a linear layer of one output: the native operation is refused. What
+  it does besides standardising, the linear layers behind it take over. Every module writes frames
+  whose mean is zero, which LayerNorm does not see, so that only what was not is centred;
+* pooling rounds up by one appended row of zeros: nothing is below zero after a ReLU;
+* the utterance's mean is that of a picture whose channels are the bins: XNNPACK has no other.
 
-Outside stay the means over the utterance and the final log-softmax. So the network is one delegate;
-where it subtracts the utterance's mean, the first of the two subtractions is another.
+So the network is one delegate; outside stays the final log-softmax.
 
 Letters: T frames of 10 ms, T' encoder frames, D model width, H heads, V vocabulary.
 """
@@ -35,35 +37,76 @@ from ortho_edge.conformer.front_end import LOG_MEL_SCALE, FrontEnd
 
 
 @torch.no_grad()
-def _linear(source: nn.Linear, rows: slice = slice(None), scale: float = 1.0) -> nn.Linear:
-    """The given outputs of a linear layer, scaled, as a layer of its own."""
+def _linear(
+    source: nn.Linear,
+    rows: slice = slice(None),
+    scale: float = 1.0,
+    norm: nn.LayerNorm | None = None,
+) -> nn.Linear:
+    """The given outputs of a linear layer, scaled, as a layer of its own.
+
+    Args:
+        source: The layer; it is left as it is.
+        rows: Its outputs to keep.
+        scale: Of the outputs.
+        norm: In front of the layer; its weight and bias move into the layer.
+    """
     weight, bias = source.weight[rows], source.bias[rows]
+    if norm is not None:
+        weight, bias = weight * norm.weight, bias + weight @ norm.bias
     layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
     layer.weight.copy_(weight * scale)
     layer.bias.copy_(bias * scale)
     return layer
 
 
+@torch.no_grad()
+def _centred(layer: nn.Linear) -> nn.Linear:
+    """The layer, changed so that the mean of its outputs is zero."""
+    layer.weight -= layer.weight.mean(0)
+    layer.bias -= layer.bias.mean()
+    return layer
+
+
 class FlatNorm(nn.Module):
-    """LayerNorm by matrix products with a row of 1 / D."""
+    """Standardises every frame: LayerNorm without weight and bias, by products with 1 / D."""
 
     average: Tensor
     epsilon: Tensor
 
-    def __init__(self, source: nn.LayerNorm) -> None:
-        """Copies weight, bias and epsilon."""
+    def __init__(self, source: nn.LayerNorm, *, is_centred: bool) -> None:
+        """Copies epsilon; frames that are centred already are not centred again."""
         super().__init__()
+        self.is_centred = is_centred
         weight = source.weight.detach()
-        self.weight = nn.Parameter(weight.clone())
-        self.bias = nn.Parameter(source.bias.detach().clone())
         self.register_buffer("average", torch.full_like(weight, 1 / len(weight))[None])
         self.register_buffer("epsilon", torch.full_like(weight[:1], source.eps))
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
-        """Normalises every frame."""
-        centred = x - F.linear(x, self.average)
-        variance = F.linear(centred * centred, self.average, self.epsilon)
-        return centred * torch.rsqrt(variance) * self.weight + self.bias
+        """To mean 0 and variance 1."""
+        if not self.is_centred:
+            x = x - F.linear(x, self.average)
+        return x * torch.rsqrt(F.linear(x * x, self.average, self.epsilon))
+
+
+class FlatScale(nn.Module):
+    """Weight and bias of a LayerNorm that no linear layer follows."""
+
+    average: Tensor
+
+    def __init__(self, source: nn.LayerNorm, *, centres: bool) -> None:
+        """Copies both; `centres` leaves the mean of every frame out."""
+        super().__init__()
+        self.centres = centres
+        weight, bias = source.weight.detach(), source.bias.detach()
+        self.weight = nn.Parameter(weight.clone())
+        self.bias = nn.Parameter(bias - bias.mean() if centres else bias.clone())
+        self.register_buffer("average", weight[None] / len(weight))
+
+    def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        """Scales and shifts every channel."""
+        y = x * self.weight + self.bias
+        return y - F.linear(x, self.average) if self.centres else y
 
 
 class FlatFeedForward(nn.Module):
@@ -72,9 +115,9 @@ class FlatFeedForward(nn.Module):
     def __init__(self, source: DenseFeedForward) -> None:
         """Copies all weights."""
         super().__init__()
-        self.norm = FlatNorm(source.norm)
-        self.up = _linear(source.up)
-        self.down = _linear(source.down, scale=0.5)
+        self.norm = FlatNorm(source.norm, is_centred=True)
+        self.up = _linear(source.up, norm=source.norm)
+        self.down = _centred(_linear(source.down, scale=0.5))
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """Adds the residual."""
@@ -89,11 +132,11 @@ class FlatAttention(nn.Module):
         super().__init__()
         self.num_heads = source.num_heads
         self.head_dim = source.query.out_features // source.num_heads
-        self.norm = FlatNorm(source.norm)
-        self.query = _linear(source.query, scale=self.head_dim**-0.5)
-        self.key = _linear(source.key)
-        self.value = _linear(source.value)
-        self.out = _linear(source.out)
+        self.norm = FlatNorm(source.norm, is_centred=True)
+        self.query = _linear(source.query, scale=self.head_dim**-0.5, norm=source.norm)
+        self.key = _linear(source.key, norm=source.norm)
+        self.value = _linear(source.value, norm=source.norm)
+        self.out = _centred(_linear(source.out))
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """Adds the residual."""
@@ -118,12 +161,15 @@ class FlatConvolution(nn.Module):
         """Copies all weights."""
         super().__init__()
         self.dim = dim = source.depthwise.in_channels
-        self.norm = FlatNorm(source.norm)
-        self.value = _linear(source.pointwise_in, slice(None, dim))
-        self.gate = _linear(source.pointwise_in, slice(dim, None))
+        self.norm = FlatNorm(source.norm, is_centred=True)
+        self.value = _linear(source.pointwise_in, slice(None, dim), norm=source.norm)
+        self.gate = _linear(source.pointwise_in, slice(dim, None), norm=source.norm)
         self.depthwise = copy.deepcopy(source.depthwise)
-        self.inner_norm = FlatNorm(source.inner_norm)
-        self.out = _linear(source.pointwise_out)
+        self.inner_norm = nn.Sequential(
+            FlatNorm(source.inner_norm, is_centred=False),
+            FlatScale(source.inner_norm, centres=False),
+        )
+        self.out = _centred(_linear(source.pointwise_out))
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """Adds the residual."""
@@ -135,6 +181,13 @@ class FlatConvolution(nn.Module):
         return x + self.out(F.silu(self.inner_norm(y)))
 
 
+def _without_mean(features: Float[Tensor, "1 T bins"]) -> Float[Tensor, "1 T bins"]:
+    """Subtracts the utterance's mean; XNNPACK averages pictures only: bins are its channels."""
+    bins = features.shape[2]
+    picture = features.transpose(1, 2).contiguous().view(1, bins, -1, 1)
+    return features - picture.mean((2, 3), keepdim=True).view(1, 1, bins)
+
+
 class FlatFrontEnd(nn.Module):
     """Convolutional subsampling by 4."""
 
@@ -144,15 +197,14 @@ class FlatFrontEnd(nn.Module):
         self.kind = source.kind
         self.normalization = source.normalization
         self.convolutions = copy.deepcopy(source.convolutions)
-        self.linear = _linear(source.linear)
+        self.linear = _centred(_linear(source.linear))
 
     def forward(self, features: Float[Tensor, "1 T bins"]) -> Float[Tensor, "T4 D"]:
         """Features of one utterance to encoder frames."""
         if self.normalization == "utterance":
-            # The portable kernel adds frame by frame: in float32 half a minute loses three digits.
-            # The mean of what is centred already loses none; float64 would make it log every call.
-            features = features - features.mean(1, keepdim=True)
-            features = (features - features.mean(1, keepdim=True)) * LOG_MEL_SCALE
+            # Twice: in float32 the mean of half a minute loses digits, and that of what is centred
+            # already loses none.
+            features = _without_mean(_without_mean(features)) * LOG_MEL_SCALE
         x = features.view(1, 1, -1, features.shape[2])
         for index, convolution in enumerate(self.convolutions):
             x = F.relu(convolution(x))
@@ -179,12 +231,17 @@ class FlatEncoder(nn.Module):
         """Copies a compacted encoder."""
         super().__init__()
         self.front_end = FlatFrontEnd(source.front_end)
-        blocks = []
+        steps: list[nn.Module] = []
+        norm = None
         for block in source.blocks:
             assert isinstance(block, DenseBlock)
-            blocks += [*map(_flat_step, block.steps), FlatNorm(block.norm)]
-        self.steps = nn.Sequential(*blocks)
-        self.ctc_head = _linear(source.ctc_head)
+            if norm is not None:
+                steps.append(FlatScale(norm, centres=True))
+            norm = block.norm
+            steps += [*map(_flat_step, block.steps), FlatNorm(norm, is_centred=True)]
+        assert norm is not None, "an architecture has a block"
+        self.steps = nn.Sequential(*steps)
+        self.ctc_head = _linear(source.ctc_head, norm=norm)
         self.eval()
 
     def forward(self, x: Float[Tensor, "1 T bins"]) -> Float[Tensor, "1 T4 V"]:

@@ -71,14 +71,13 @@ def workload(space: ComponentSpace, subnet: Subnet, seconds: float) -> tuple[Wor
 def planned_elements(architecture: Architecture, seconds: float = LONGEST_SECONDS) -> int:
     """Elements that a runtime plans memory for ahead, for the longest input, whatever the subnet.
 
-    The network is one piece and keeps its own memory. Outside stand the features (twice while their
-    mean is taken off), the logits that come out of the piece, and the log-probabilities.
+    The network is one piece and keeps its own memory. Outside stand the features, the logits that
+    come out of the piece, and the log-probabilities.
     """
     frames = round(seconds * FRAMES_PER_SECOND)
     features = frames * architecture.feature_dim
     logits = subsampled_length(frames) * architecture.vocab_size
-    copies = 2 if architecture.feature_normalization == "utterance" else 1
-    return max(copies * features, features + logits, 2 * logits)
+    return logits + max(features, logits)
 
 
 def in_tiles(works: tuple[Work, ...], seconds: float, rows: int) -> tuple[Work, ...]:

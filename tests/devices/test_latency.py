@@ -255,7 +255,7 @@ def test_every_module_has_a_boundary_and_a_budget_means_the_median() -> None:
 @pytest.mark.parametrize(
     ("changes", "planned_bytes"),
     [
-        ({"vocab_size": 39, "feature_normalization": "utterance"}, 1_920_384),
+        ({"vocab_size": 39, "feature_normalization": "utterance"}, 1_077_072),
         ({"vocab_size": 512, "feature_normalization": "utterance"}, 3_072_064),
         ({"vocab_size": 11}, 993_072),
     ],

@@ -242,6 +242,6 @@ AUDIO_OUTSIDE = {
     "aten_sub_tensor", "aten_lt_tensor", "aten_mul_tensor", "aten_where_self", "aten_index_tensor",
     "aten_cat_default", "aten_unsqueeze_copy_default", "dim_order_ops__to_dim_order_copy_default",
     # As in a program of features.
-    "aten_mean_dim", "aten__log_softmax_default", "getitem",
+    "aten__log_softmax_default", "getitem",
 }  # fmt: skip
 """What XNNPACK may leave to other kernels."""

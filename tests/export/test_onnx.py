@@ -1,5 +1,8 @@
 """The ONNX model: the contract of sherpa-onnx, exact padding, and sherpa-onnx itself."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +137,18 @@ def test_sherpa_onnx_hears_the_same_words(exported: Exported) -> None:
         text = greedy_text(log_probs[0].numpy(), tokens)
         assert len(text.split()) >= 3
         assert " ".join(stream.result.text.split()) == text
+
+
+@pytest.mark.parametrize(("before", "expected"), [(None, "1"), ("0", "0")])
+def test_onnx_runtime_is_told_not_to_report(before: str | None, expected: str) -> None:
+    environment = {
+        name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"
+    }
+    if before is not None:
+        environment["ORT_DISABLE_TELEMETRY"] = before
+    code = (
+        "import ortho_export.onnx, os, sys; assert 'onnxruntime' not in sys.modules; "
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert said.strip() == expected
