@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from ortho_edge.cli import UserError, run
-from ortho_edge.precision import PRECISIONS, Precision
+from ortho_edge.precision import BY_DEFAULT, Precision
 
 if TYPE_CHECKING:
     from bench.prediction.rows import Row
@@ -62,7 +62,7 @@ def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
     folder = arguments.folder or default_folder()
     precisions: tuple[Precision, ...] = (
-        PRECISIONS if arguments.precision == "all" else (arguments.precision,)
+        BY_DEFAULT if arguments.precision == "all" else (arguments.precision,)
     )
     if arguments.part == "build":
         return build(folder, precisions, arguments.workers)

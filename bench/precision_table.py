@@ -1,13 +1,20 @@
 """What each precision costs in bytes and in words: `python -m bench.precision_table --help`."""
 
+import dataclasses
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tyro
+from scipy.optimize import nnls
 
 from ortho_edge.cli import run
-from ortho_edge.precision import PRECISIONS
+from ortho_edge.devices.file_sizes import QUANTISED
+from ortho_edge.devices.latency import file_bytes
+from ortho_edge.devices.workload import Work, workload
+from ortho_edge.precision import PRECISIONS, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +29,16 @@ class Arguments:
     """Which subnets; all by default."""
     files: Path | None = None
     """Folder that keeps the artefacts; those that are there already are not made again."""
+    calibration: str | None = None
+    """Speech that fixed scales are taken from, named like the set; else the checkpoint's clip."""
+    precisions: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
+    """Which precisions besides fp32; all by default."""
     data: Path | None = None
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
 
 
 def main(arguments: Arguments) -> None:
-    """Prints one row per artefact."""
+    """Prints one row per artefact, then what the file of every precision takes."""
     import torch
 
     from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
@@ -37,14 +48,29 @@ def main(arguments: Arguments) -> None:
     from ortho_edge.training.speech_sets import speech_set
     from ortho_export.accuracy import alone
     from ortho_export.artefact import load_artefact
+    from ortho_export.calibration import calibration_features
+    from ortho_export.facts import MAX_FRAMES, MIN_FRAMES
     from ortho_export.fidelity import decibels, powers
     from ortho_export.host import host_runtimes
+    from ortho_export.sample import load_sample
 
     torch.set_num_threads(1)
-    checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
-    cuts = speech_set(arguments.set, DataOptions(root=arguments.data)).to_eager()
+    path = arguments.checkpoint or shipped_checkpoint()
+    checkpoint = load_checkpoint(path)
+    options = DataOptions(root=arguments.data)
+    named = arguments.calibration
+    calibration = calibration_features(
+        load_sample(path),
+        None if named is None else speech_set(named, options),
+        checkpoint.tokens,
+        MIN_FRAMES,
+        MAX_FRAMES,
+    )
+    cuts = speech_set(arguments.set, options).to_eager()
+    precisions = tuple(dict.fromkeys(("fp32", *(arguments.precisions or PRECISIONS))))
     print("| size | runtime | precision | file (MB) | smaller by | SNR (dB) | same strings | WER |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    sizes: dict[tuple[str, str], list[tuple[Sequence[Work], int]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.files or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +93,8 @@ def main(arguments: Arguments) -> None:
                 return keep
 
             encoders, files = {"eager": kept("eager", eager)}, {}
-            for precision in PRECISIONS:
-                for runtime in host_runtimes(precision):
+            for precision in precisions:
+                for runtime in host_runtimes(precision, calibration):
                     suffix = ".pte" if runtime.name == "executorch" else ".onnx"
                     file = folder / f"{name}.{precision}{suffix}"
                     if not file.exists():
@@ -76,6 +102,11 @@ def main(arguments: Arguments) -> None:
                     files[runtime.key] = (runtime, file)
                     recognizer = load_artefact(file)
                     encoders[runtime.key] = kept(runtime.key, alone(recognizer.encode_batch))
+            works = workload(checkpoint.supernet.space, trained.subnet, 1.0)
+            for runtime, file in files.values():
+                sizes.setdefault((runtime.name, runtime.precision), []).append(
+                    (works, file.stat().st_size)
+                )
             said = transcribe_cuts(encoders, cuts, checkpoint.tokens)
             for key, (runtime, file) in files.items():
                 pairs = zip(outputs["eager"], outputs[key], strict=True)
@@ -93,6 +124,23 @@ def main(arguments: Arguments) -> None:
                     f"{100 * sum(same) / len(same):.1f} % | {error_rates(said[key]).wer:.2f} |",
                     flush=True,
                 )
+    print()
+    for (runtime, precision), found in sizes.items():
+        if (runtime, precision) in QUANTISED and len(found) > 1:
+            print(f"{runtime} {precision}: {graph_size(runtime, precision, found)}")
+
+
+def graph_size(runtime: str, precision: str, files: Sequence[tuple[Sequence[Work], int]]) -> str:
+    """What the graph takes besides the numbers, fitted to files, for `ortho_edge.devices`."""
+    numbers = dataclasses.replace(QUANTISED[runtime, precision], fixed_kb=0.0, kb_per_layer=0.0)
+    layers = np.array([sum(work.layers for work in works) for works, _ in files])
+    sizes = np.array([size for _, size in files])
+    graphs = sizes - [file_bytes(numbers, works) for works, _ in files]
+    system = np.stack([np.ones(len(files)), layers], 1) * 1e3
+    # Errors count relative to the whole file.
+    (fixed, per_layer), _ = nnls(system / sizes[:, None], graphs / sizes)
+    worst = 100 * np.abs((system @ [fixed, per_layer] - graphs) / sizes).max()
+    return f"fixed_kb={fixed:.4g}, kb_per_layer={per_layer:.4g}, worst {worst:.2f} % of a file"
 
 
 if __name__ == "__main__":

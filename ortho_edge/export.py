@@ -12,7 +12,7 @@ from typing import Literal
 
 from ortho_edge.budget_options import BudgetOptions
 from ortho_edge.cli import UserError, run
-from ortho_edge.precision import Asked, offered
+from ortho_edge.precision import Asked
 
 ETHOS_U = "ethos-u"
 """The runtime in the profile of an Ethos-U; its programs are made by another pipeline."""
@@ -47,8 +47,9 @@ class Arguments(BudgetOptions):
     of the components that the trained sizes keep; its error rate is unknown."""
     precision: Asked | None = None
     """Of the artefacts: fp32, the default; int8, which is smaller and faster and rounds a little;
-    or auto, the fastest that keeps the word error rate on --dev-set within 0.3 points. An
-    Ethos-U takes int8-static and nothing else, with ranges from the sample and from --dev-set."""
+    fp16, half as large; int8-static, with scales taken from speech; int4, smaller and slower; or
+    auto, of fp32 and int8 the faster that keeps the word error rate on --dev-set within 0.3 points
+    of fp32. An Ethos-U takes int8-static and nothing else."""
     dev_set: str | None = None
     """Labelled speech to measure error rates on: RECIPE/SET such as digits/dev, or a folder with
     transcripts.tsv (its columns utterance, speaker, text are read) and audio/<utterance>.flac."""
@@ -73,7 +74,7 @@ def main(arguments: Arguments) -> None:
     if for_ethos_u := ETHOS_U in profile.runtimes:
         precision = _static(arguments)
     else:
-        precision = offered(arguments.precision or "fp32")
+        precision = arguments.precision or "fp32"
 
     import torch
 

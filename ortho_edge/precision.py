@@ -1,45 +1,37 @@
-"""The precisions that an encoder can be exported in, and what each makes of its parameters.
+"""The precisions that an encoder can be exported in: the one list of them.
 
-Only the matrices of linear layers are ever quantised: they hold nearly all parameters and take
-nearly all the time. Biases, norms and convolutions stay fp32.
+Matrices of linear layers hold nearly all parameters and take most of the time, so it is their
+precision that matters; `ortho_export` says what becomes of the rest.
 """
 
-from collections.abc import Mapping
 from typing import Literal, get_args
 
-from ortho_edge.cli import UserError
+Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4"]
+"""What numbers an artefact computes with.
 
-Precision = Literal["fp32", "int8"]
-"""`int8`: weights of linear layers in 8 bits per output channel; their inputs are rounded to 8 bits
-at run time, with a scale taken from the values that are there."""
+* `fp32`: as trained.
+* `fp16`: weights and activations in half precision.
+* `int8`: weights in 8 bits per output channel; inputs of products are rounded to 8 bits at run
+  time, with a scale taken from the values that are there.
+* `int8-static`: the same weights; the scales of inputs and outputs are fixed, taken from speech.
+* `int4`: weights of linear layers in 4 bits, a scale for every 32; inputs as in `int8`.
+"""
 
-Asked = Literal["fp32", "int8", "auto", "fp16", "int8-static", "int4"]
-"""What can be asked for; `REFUSED` says why some of it is not given."""
+Asked = Literal[Precision, "auto"]
+"""What can be asked for; `auto` tries `BY_DEFAULT`."""
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-REFUSED: Mapping[str, str] = {
-    "fp16": "its ONNX files are twice as large as int8, no faster than fp32 and no more accurate "
-    "on speech than either; for ExecuTorch it was not measured",
-    "int8-static": "its ONNX files are no smaller than int8, slower and 4 dB noisier; for "
-    "ExecuTorch it was not measured",
-    "int4": "its ONNX files are smaller than int8 but as slow as fp32 and 12 dB noisier; for "
-    "ExecuTorch it was not measured",
-}
-"""Figures stand in docs/log.md."""
+BY_DEFAULT: tuple[Precision, ...] = ("fp32", "int8")
+"""What is tried, profiled and timed where nobody names a precision: none of the others is both
+faster than `int8` and as accurate; docs/results.md has the figures."""
+
+CALIBRATED: tuple[Precision, ...] = ("int8-static",)
+"""What needs speech to take scales from."""
 
 
-def offered(asked: Asked) -> Precision | Literal["auto"]:
-    """The precision that was asked for.
-
-    Raises:
-        UserError: It is not offered; says why.
-    """
-    for one in PRECISIONS:
-        if asked == one:
-            return one
-    if asked == "auto":
-        return "auto"
-    raise UserError(
-        f"precision {asked} is not offered: {REFUSED[asked]}; known: {', '.join(PRECISIONS)}, auto"
-    )
+def precision_of(file: str) -> Precision:
+    """What the name of an artefact says, such as `model.int8.pte`; fp32 goes unsaid."""
+    parts = file.split(".")
+    said: list[Precision] = [one for one in PRECISIONS if one in parts]
+    return said[0] if said else "fp32"

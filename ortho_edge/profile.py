@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ortho_edge.cli import UserError, run
-from ortho_edge.precision import PRECISIONS, Precision
+from ortho_edge.precision import BY_DEFAULT, Precision
 
 if TYPE_CHECKING:
     from ortho_edge.checkpoint import Checkpoint
@@ -42,7 +42,7 @@ class Arguments:
     """File to write; by default the one that --device host (or the name of what --on measures)
     reads, in the user's configuration."""
     precision: Literal["fp32", "all"] = "fp32"
-    """What to measure: fp32 alone, or every precision that export offers, which takes longer."""
+    """What to measure: fp32 alone, or int8 too, which takes longer."""
     checkpoint: Path | None = None
     """Checkpoint whose architecture is measured; by default the one that ships."""
     on: str | None = None
@@ -93,7 +93,7 @@ def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
     workers = min(MAX_WORKERS, os.cpu_count() or 1)
-    precisions = PRECISIONS if arguments.precision == "all" else ("fp32",)
+    precisions = BY_DEFAULT if arguments.precision == "all" else ("fp32",)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.on is None:
             profile = _measure(checkpoint, Path(folder), workers, precisions)

@@ -7,15 +7,12 @@ from typing import Literal
 from ortho_edge.components import ComponentSpace
 from ortho_edge.devices.latency import predict_latency
 from ortho_edge.devices.profile import DeviceProfile
-from ortho_edge.precision import Precision
+from ortho_edge.precision import BY_DEFAULT, Precision
 from ortho_edge.selector import Selection
 
 MARGIN = 0.3
 """Points of word error rate that a precision may cost against fp32. On a set of so few words that
 one wrong word costs more, none may be lost."""
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
-"""What is tried. The rest is never both faster and as accurate; docs/log.md has the figures."""
-
 LatencyFrom = Literal["predicted for the device", "measured on this host"]
 
 
@@ -81,12 +78,12 @@ def predicted_ms(
     profile: DeviceProfile, selection: Selection, runtime: str, space: ComponentSpace
 ) -> list[float] | None:
     """Latency of every precision on the device; None unless the profile has figures for all."""
-    if not set(PRECISIONS) <= set(profile.runtimes.get(runtime, {})):
+    if not set(BY_DEFAULT) <= set(profile.runtimes.get(runtime, {})):
         return None
     seconds = selection.budget.audio_seconds
     return [
         predict_latency(
             profile, space, selection.trained.subnet, seconds, runtime, one
         ).milliseconds
-        for one in PRECISIONS
+        for one in BY_DEFAULT
     ]

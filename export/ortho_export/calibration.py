@@ -4,6 +4,8 @@ Scales of weights follow from the weights. A scale of activations that is found 
 is written needs speech like that of the device; noise would give other ranges.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float32
 from lhotse import CutSet
@@ -12,12 +14,43 @@ from torch import Tensor
 from ortho_edge.cli import UserError
 from ortho_edge.data.dataset import evaluation_batches
 from ortho_edge.data.features import FRAME_LENGTH, fbank
+from ortho_edge.precision import CALIBRATED, Asked
 from ortho_edge.tokens import Tokens
+from ortho_export.accuracy import DevSet
+from ortho_export.facts import Facts
 
 UTTERANCES = 24
 """At most, of labelled speech; ranges hardly move after the first few."""
 PARTS = (1, 2, 3)
 """A clip on its own is used whole and in so many parts: means over an utterance depend on it."""
+
+Calibration = Sequence[Float32[Tensor, "1 T bins"]]
+"""Features of speech, each an input of an encoder."""
+
+
+def speech_for(
+    precision: Asked,
+    sample: Float32[np.ndarray, " samples"] | None,
+    speech: DevSet | None,
+    tokens: Tokens,
+    facts: Facts,
+) -> Calibration:
+    """What a precision takes its scales from; nothing where it needs none.
+
+    Args:
+        precision: Of the artefacts.
+        sample: The checkpoint's clip.
+        speech: Labelled speech, which comes before the clip.
+        tokens: Those of the encoder.
+        facts: Its bounds.
+
+    Raises:
+        UserError: There is no speech.
+    """
+    if precision not in CALIBRATED:
+        return ()
+    cuts = None if speech is None else speech.cuts
+    return calibration_features(sample, cuts, tokens, facts.min_frames, facts.max_frames)
 
 
 def calibration_features(

@@ -15,12 +15,15 @@ from ortho_edge.compaction import DenseEncoder
 from ortho_edge.data.features import FRAME_SHIFT
 from ortho_edge.precision import Precision
 from ortho_export.audio import AudioProgram, room_for, with_room
+from ortho_export.calibration import Calibration
 from ortho_export.facts import AUDIO_IN, Facts
 from ortho_export.flat import FlatEncoder
+from ortho_export.inlined import inline_constants
 from ortho_export.quantized_program import quantized
 from ortho_export.quiet import quiet_stderr
 
 if TYPE_CHECKING:
+    from executorch.exir import EdgeProgramManager
     from executorch.exir.backend.partitioner import Partitioner
     from executorch.runtime import Method
     from executorch.runtime import Program as RuntimeProgram
@@ -62,6 +65,7 @@ def lower(
     facts: Facts,
     precision: Precision = "fp32",
     *,
+    calibration: Calibration = (),
     partitioner: "Partitioner | None" = None,
 ) -> Program:
     """Lowers a compacted encoder.
@@ -74,13 +78,18 @@ def lower(
     Args:
         encoder: The dense encoder; it is left as it is.
         facts: Its constants and bounds.
-        precision: Of its linear layers.
+        precision: Of its weights and products.
+        calibration: Features of speech, for a precision of `ortho_edge.precision.CALIBRATED`.
         partitioner: Cuts the graph for another backend than XNNPACK.
     """
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        flat = quantized(FlatEncoder(encoder), precision)
-        return _lower(_exported(flat, facts), facts, partitioner)
+        flat = quantized(FlatEncoder(encoder), precision, calibration)
+        edge = _to_edge(_exported(flat, facts), facts, partitioner)
+        if precision != "fp32":
+            # Where the weights are small, what stands around them counts.
+            inline_constants(edge)
+        return _written(edge)
 
 
 def _exported(encoder: FlatEncoder, facts: Facts) -> torch.export.ExportedProgram:
@@ -100,18 +109,22 @@ def _exported(encoder: FlatEncoder, facts: Facts) -> torch.export.ExportedProgra
     )
 
 
-def _lower(
+def _to_edge(
     exported: torch.export.ExportedProgram, facts: Facts, partitioner: "Partitioner | None"
-) -> Program:
+) -> "EdgeProgramManager":
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.devtools.backend_debug import get_delegation_info
     from executorch.exir import to_edge_transform_and_lower
 
-    edge = to_edge_transform_and_lower(
+    return to_edge_transform_and_lower(
         exported,
         partitioner=[partitioner or XnnpackPartitioner()],
         constant_methods=facts.constants(),
     )
+
+
+def _written(edge: "EdgeProgramManager") -> Program:
+    from executorch.devtools.backend_debug import get_delegation_info
+
     info = get_delegation_info(edge.exported_program().graph_module)
     program = edge.to_executorch()
     forward = next(

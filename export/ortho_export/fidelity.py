@@ -17,7 +17,9 @@ from ortho_edge.precision import Precision
 from ortho_export.artefact import Recognizer
 from ortho_export.parity import Clips, ParityError, encode
 
-FLOORS_DB: Mapping[Precision, float] = {"int8": 30.0}
+FLOORS_DB: Mapping[Precision, float] = {
+    "fp16": 50.0, "int8": 30.0, "int8-static": 20.0, "int4": 15.0
+}  # fmt: skip
 """Lowest ratio of signal to quantisation noise. docs/results.md has what the shipped sizes reach on
 real speech; a floor lies several dB below the worst of them. A wrong scale, a lost bias or a layer
 left out costs more than that."""

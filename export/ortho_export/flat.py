@@ -68,6 +68,11 @@ def _centred(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
+def _silu(x: Float[Tensor, "T width"]) -> Float[Tensor, "T width"]:
+    """SiLU as XNNPACK has it; torch's own would be computed in fp32 where all else is fp16."""
+    return x * torch.sigmoid(x)
+
+
 class FlatNorm(nn.Module):
     """Standardises every frame: LayerNorm without weight and bias, by products with 1 / D."""
 
@@ -121,7 +126,7 @@ class FlatFeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """Adds the residual."""
-        return x + self.down(F.silu(self.up(self.norm(x))))
+        return x + self.down(_silu(self.up(self.norm(x))))
 
 
 class FlatAttention(nn.Module):
@@ -178,7 +183,7 @@ class FlatConvolution(nn.Module):
         # (T', D) -> (1, D, T') and back
         y = self.depthwise(y.transpose(0, 1).view(1, self.dim, -1))
         y = y.view(self.dim, -1).transpose(0, 1).contiguous()
-        return x + self.out(F.silu(self.inner_norm(y)))
+        return x + self.out(_silu(self.inner_norm(y)))
 
 
 def _without_mean(features: Float[Tensor, "1 T bins"]) -> Float[Tensor, "1 T bins"]:
@@ -196,8 +201,19 @@ class FlatFrontEnd(nn.Module):
         super().__init__()
         self.kind = source.kind
         self.normalization = source.normalization
-        self.convolutions = copy.deepcopy(source.convolutions)
+        # Pairs, for whatever rounds their outputs does so behind the ReLU.
+        self.convolutions = nn.ModuleList(
+            nn.Sequential(copy.deepcopy(one), nn.ReLU()) for one in source.convolutions
+        )
         self.linear = _centred(_linear(source.linear))
+        self.in_features = source.linear.in_features
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in once the means are gone."""
+        bias = self.linear.bias
+        assert isinstance(bias, Tensor)
+        return bias.dtype
 
     def forward(self, features: Float[Tensor, "1 T bins"]) -> Float[Tensor, "T4 D"]:
         """Features of one utterance to encoder frames."""
@@ -205,14 +221,16 @@ class FlatFrontEnd(nn.Module):
             # Twice: in float32 the mean of half a minute loses digits, and that of what is centred
             # already loses none.
             features = _without_mean(_without_mean(features)) * LOG_MEL_SCALE
+        if self.dtype != features.dtype:
+            features = features.to(self.dtype)
         x = features.view(1, 1, -1, features.shape[2])
         for index, convolution in enumerate(self.convolutions):
-            x = F.relu(convolution(x))
+            x = convolution(x)
             if self.kind == "vgg" and index % 2:
                 x = F.max_pool2d(F.pad(x, (0, 0, 0, 1)), (2, 1))
         # (1, channels, T', bins) -> (channels, T', bins) -> (T', channels * bins)
         x = x.view(x.shape[1], -1, x.shape[3]).permute(1, 0, 2)
-        return self.linear(x.contiguous().view(-1, self.linear.in_features))
+        return self.linear(x.contiguous().view(-1, self.in_features))
 
 
 def _flat_step(step: nn.Module) -> nn.Module:
@@ -242,9 +260,12 @@ class FlatEncoder(nn.Module):
         assert norm is not None, "an architecture has a block"
         self.steps = nn.Sequential(*steps)
         self.ctc_head = _linear(source.ctc_head, norm=norm)
+        self.vocab_size = source.ctc_head.out_features
         self.eval()
 
     def forward(self, x: Float[Tensor, "1 T bins"]) -> Float[Tensor, "1 T4 V"]:
         """Log-probabilities of `x`, all of whose frames are real."""
         logits = self.ctc_head(self.steps(self.front_end(x)))
-        return F.log_softmax(logits.view(1, -1, self.ctc_head.out_features), -1)
+        if logits.dtype != x.dtype:
+            logits = logits.to(x.dtype)
+        return F.log_softmax(logits.view(1, -1, self.vocab_size), -1)

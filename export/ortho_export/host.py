@@ -8,6 +8,7 @@ from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.devices.profiler import Runtime
 from ortho_edge.precision import Precision
+from ortho_export.calibration import Calibration
 from ortho_export.executorch import lower, planned_bytes
 from ortho_export.facts import Facts
 from ortho_export.measure import load_model, load_program
@@ -18,13 +19,20 @@ NO_DIGEST = "measured and deleted"
 """In place of a checkpoint's digest: what is written here is deleted after the measurement."""
 
 
-def host_runtimes(precision: Precision = "fp32") -> tuple[Runtime, ...]:
-    """ExecuTorch and ONNX Runtime on this host, one thread each, at one precision."""
+def host_runtimes(
+    precision: Precision = "fp32", calibration: Calibration = ()
+) -> tuple[Runtime, ...]:
+    """ExecuTorch and ONNX Runtime on this host, one thread each, at one precision.
+
+    Args:
+        precision: Of the artefacts.
+        calibration: Features of speech, where the precision needs some.
+    """
     return (
         Runtime(
             name=EXECUTORCH,
             version=version("executorch"),
-            export=partial(export_program, precision=precision),
+            export=partial(export_program, precision=precision, calibration=calibration),
             load=load_program,
             precision=precision,
             planned_bytes=planned_bytes,
@@ -32,7 +40,7 @@ def host_runtimes(precision: Precision = "fp32") -> tuple[Runtime, ...]:
         Runtime(
             name=ONNXRUNTIME,
             version=version("onnxruntime"),
-            export=partial(export_model, precision=precision),
+            export=partial(export_model, precision=precision, calibration=calibration),
             load=load_model,
             precision=precision,
         ),
@@ -40,20 +48,30 @@ def host_runtimes(precision: Precision = "fp32") -> tuple[Runtime, ...]:
 
 
 def export_program(
-    checkpoint: Checkpoint, trained: TrainedSubnet, folder: Path, precision: Precision = "fp32"
+    checkpoint: Checkpoint,
+    trained: TrainedSubnet,
+    folder: Path,
+    precision: Precision = "fp32",
+    calibration: Calibration = (),
 ) -> Path:
     """Writes a subnet for ExecuTorch into `folder` and returns the file."""
     file = folder / f"{trained.name}.{precision}.pte"
-    file.write_bytes(lower(*_encoder_and_facts(checkpoint, trained), precision).content)
+    encoder, facts = _encoder_and_facts(checkpoint, trained)
+    file.write_bytes(lower(encoder, facts, precision, calibration=calibration).content)
     return file
 
 
 def export_model(
-    checkpoint: Checkpoint, trained: TrainedSubnet, folder: Path, precision: Precision = "fp32"
+    checkpoint: Checkpoint,
+    trained: TrainedSubnet,
+    folder: Path,
+    precision: Precision = "fp32",
+    calibration: Calibration = (),
 ) -> Path:
     """Writes a subnet for ONNX Runtime into `folder` and returns the file."""
     file = folder / f"{trained.name}.{precision}.onnx"
-    file.write_bytes(to_onnx(*_encoder_and_facts(checkpoint, trained), precision))
+    encoder, facts = _encoder_and_facts(checkpoint, trained)
+    file.write_bytes(to_onnx(encoder, facts, precision, calibration=calibration))
     return file
 
 

@@ -22,6 +22,7 @@ from ortho_edge.data.features import FRAME_SHIFT
 from ortho_edge.precision import Precision
 from ortho_export.audio import AudioModel
 from ortho_export.batched import BatchedEncoder
+from ortho_export.calibration import Calibration
 from ortho_export.facts import AUDIO_IN, Facts
 from ortho_export.quiet import quiet_stderr
 
@@ -37,13 +38,21 @@ AUDIO_INPUTS = ("samples", "num_samples")
 EXAMPLE_LENGTHS = (501, 300)
 
 
-def to_onnx(encoder: DenseEncoder, facts: Facts, precision: Precision = "fp32") -> bytes:
+def to_onnx(
+    encoder: DenseEncoder,
+    facts: Facts,
+    precision: Precision = "fp32",
+    *,
+    calibration: Calibration = (),
+) -> bytes:
     """Writes a compacted encoder as an ONNX model; the facts are its metadata.
 
     Args:
         encoder: The dense encoder.
         facts: Its constants.
-        precision: Of its linear layers.
+        precision: Of its weights and products.
+        calibration: Features of speech, for a precision of `ortho_edge.precision.CALIBRATED`,
+            which a model of audio cannot have.
 
     Returns:
         The bytes of the `.onnx` file, weights included.
@@ -53,7 +62,8 @@ def to_onnx(encoder: DenseEncoder, facts: Facts, precision: Precision = "fp32") 
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         batched = BatchedEncoder(encoder)
-        return quantized(_to_onnx(batched, facts), batched, precision).SerializeToString()
+        model = _to_onnx(batched, facts)
+        return quantized(model, batched, precision, calibration).SerializeToString()
 
 
 def _to_onnx(encoder: BatchedEncoder, facts: Facts) -> "ModelProto":

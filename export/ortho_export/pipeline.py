@@ -19,18 +19,18 @@ from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.memory import can_measure, peak_memory_mb
 from ortho_edge.fleet import Demand, select_for_all
-from ortho_edge.precision import Precision
+from ortho_edge.precision import BY_DEFAULT, Precision
 from ortho_edge.selector import Selection
 from ortho_edge.subnet import Subnet
 from ortho_export import executorch, onnx
 from ortho_export.accuracy import Accuracy, measure_accuracy
 from ortho_export.artefact import Recognizer, load_artefact
-from ortho_export.auto import PRECISIONS, Choice, LatencyFrom, choose, predicted_ms
+from ortho_export.auto import Choice, LatencyFrom, choose, predicted_ms
+from ortho_export.calibration import Calibration, speech_for
 from ortho_export.card import CARD, write_card
 from ortho_export.checks import check_latency
 from ortho_export.executorch import Delegation
 from ortho_export.facts import (
-    FEATURES_IN,
     FRAMES_PER_SECOND,
     MAX_FRAMES,
     Facts,
@@ -48,7 +48,14 @@ from ortho_export.measure import (
 )
 from ortho_export.parity import Clips, Parity, check_parity, parity_clips
 from ortho_export.report import describe
-from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Export, Request, file_name
+from ortho_export.results import (
+    EXECUTORCH,
+    ONNXRUNTIME,
+    Export,
+    Request,
+    check_together,
+    file_name,
+)
 from ortho_export.sample import SAMPLE, describe_sample, load_sample, sample_text
 from ortho_export.targets import check_targets, executed, target_file, write_target
 
@@ -87,6 +94,7 @@ class _Model:
     encoder: DenseEncoder
     facts: Facts
     sample: np.ndarray | None
+    calibration: Calibration = ()
 
 
 def export(request: Request) -> Export:
@@ -98,23 +106,9 @@ def export(request: Request) -> Export:
         ParityError: An artefact disagrees with the encoder it was made from.
     """
     check_out(request.out)
+    check_together(request)
     check_targets(request.also, request.input)
     model = _select(request)
-    if request.precision == "auto" and request.dev_set is None:
-        raise UserError(
-            "precision auto compares word error rates; name labelled speech with --dev-set, a "
-            "RECIPE/SET such as digits/dev or a folder with transcripts.tsv and "
-            "audio/<utterance>.flac"
-        )
-    if request.also and request.precision != "fp32":
-        raise UserError(
-            f"{', '.join(request.also)} are written from the fp32 encoder; precision "
-            f"{request.precision} is for the runtimes alone"
-        )
-    if request.dev_set is not None and request.input != FEATURES_IN:
-        raise UserError(
-            f"error rates on --dev-set are measured with features as input, not {request.input}"
-        )
     stage = Stages(2 + len(request.tries) + (request.dev_set is not None) + len(request.also))
     with atomic_folder(request.out) as folder:
         (folder / SYMBOLS).write_text(model.checkpoint.tokens.lines(), "utf-8")
@@ -230,22 +224,30 @@ def _select(request: Request) -> _Model:
         max_frames=max(MAX_FRAMES, round(request.budget.audio_seconds * FRAMES_PER_SECOND)),
         input=request.input,
     )
+    sample = load_sample(request.checkpoint)
     return _Model(
         checkpoint=checkpoint,
         selection=selection,
         encoder=compact(checkpoint.supernet, trained.subnet, trained.head),
         facts=facts,
-        sample=load_sample(request.checkpoint),
+        sample=sample,
+        calibration=speech_for(
+            request.precision, sample, request.dev_set, checkpoint.tokens, facts
+        ),
     )
 
 
 def _write(runtime: str, model: _Model, folder: Path, precision: Precision) -> Delegation | None:
     file = folder / file_name(runtime, model.facts.input, precision)
     if runtime == EXECUTORCH:
-        program = executorch.lower(model.encoder, model.facts, precision)
+        program = executorch.lower(
+            model.encoder, model.facts, precision, calibration=model.calibration
+        )
         file.write_bytes(program.content)
         return program.delegation
-    file.write_bytes(onnx.to_onnx(model.encoder, model.facts, precision))
+    file.write_bytes(
+        onnx.to_onnx(model.encoder, model.facts, precision, calibration=model.calibration)
+    )
     return None
 
 
@@ -265,19 +267,19 @@ def _choose(
     assert accuracy is not None
     choices = []
     for runtime in request.runtimes:
-        files = [request.file(runtime, one) for one in PRECISIONS]
+        files = [request.file(runtime, one) for one in BY_DEFAULT]
         source: LatencyFrom = "predicted for the device"
         space = model.checkpoint.supernet.space
         milliseconds = predicted_ms(request.profile, model.selection, runtime, space)
         if milliseconds is None:
             source = "measured on this host"
             found = measure_latency(
-                {file: tried[runtime, one] for one, file in zip(PRECISIONS, files, strict=True)},
+                {file: tried[runtime, one] for one, file in zip(BY_DEFAULT, files, strict=True)},
                 request.budget.audio_seconds,
             )
             milliseconds = [one.milliseconds for one in found]
         rates: list[tuple[Precision, float]] = [
-            (one, accuracy.artefacts[file]) for one, file in zip(PRECISIONS, files, strict=True)
+            (one, accuracy.artefacts[file]) for one, file in zip(BY_DEFAULT, files, strict=True)
         ]
         choices.append(choose(runtime, rates, milliseconds, accuracy.fp32, source))
     return tuple(choices)

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from ortho_edge.cli import UserError
 from ortho_edge.devices.catalogue import HOST
 from ortho_edge.devices.profile import Budget, DeviceProfile
 from ortho_edge.fleet import Source
-from ortho_edge.precision import Precision
+from ortho_edge.precision import BY_DEFAULT, Asked, Precision
 from ortho_edge.selector import Selection
 from ortho_export.accuracy import Accuracy, DevSet
-from ortho_export.auto import PRECISIONS, Choice
+from ortho_export.auto import Choice
 from ortho_export.checks import Check
 from ortho_export.ethos_u.compiled import Compiled
 from ortho_export.executorch import Delegation
@@ -55,7 +55,7 @@ class Request:
     checkpoint: Path
     out: Path
     runtimes: tuple[str, ...] = (EXECUTORCH, ONNXRUNTIME)
-    precision: Precision | Literal["auto", "int8-static"] = "fp32"
+    precision: Asked = "fp32"
     dev_set: DevSet | None = None
     command: str = ""
     subnet: Source = "trained"
@@ -69,15 +69,43 @@ class Request:
     @property
     def tries(self) -> list[tuple[str, Precision]]:
         """Every runtime with every precision to write; all but one of a runtime go again."""
-        if self.precision == "int8-static":
+        if self.runtimes == (ETHOS_U,):
             return []
-        precisions = PRECISIONS if self.precision == "auto" else (self.precision,)
+        precisions = BY_DEFAULT if self.precision == "auto" else (self.precision,)
         return [(runtime, one) for runtime in self.runtimes for one in precisions]
 
     @property
     def is_for_this_host(self) -> bool:
         """Whether what is measured here is measured on the device."""
         return self.profile.name == HOST
+
+
+def check_together(request: Request) -> None:
+    """Whether what is asked for goes together.
+
+    Raises:
+        UserError: It does not; says why.
+    """
+    if request.precision == "auto" and request.dev_set is None:
+        raise UserError(
+            "precision auto compares word error rates; name labelled speech with --dev-set, a "
+            "RECIPE/SET such as digits/dev or a folder with transcripts.tsv and "
+            "audio/<utterance>.flac"
+        )
+    if request.also and request.precision != "fp32":
+        raise UserError(
+            f"{', '.join(request.also)} are written from the fp32 encoder; precision "
+            f"{request.precision} is for the runtimes alone"
+        )
+    if request.input != FEATURES_IN and request.precision not in (*BY_DEFAULT, "auto"):
+        raise UserError(
+            f"precision {request.precision} was tried with features alone; input {request.input} "
+            f"goes with precision {', '.join(BY_DEFAULT)}"
+        )
+    if request.dev_set is not None and request.input != FEATURES_IN:
+        raise UserError(
+            f"error rates on --dev-set are measured with features as input, not {request.input}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

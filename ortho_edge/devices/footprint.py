@@ -32,6 +32,7 @@ def fit_size(measured: Measurements, runtime: Runtime) -> SizeCost:
         bytes_per_parameter=BYTES,
         bytes_per_weight=known.bytes_per_weight if known else None,
         bytes_per_output=known.bytes_per_output if known else 0.0,
+        bytes_per_filter=known.bytes_per_filter if known else None,
         fixed_kb=0.0,
     )
     rows, graphs, sizes = [], [], []

@@ -238,6 +238,9 @@ def file_bytes(size: SizeCost, works: Sequence[Work]) -> float:
     if size.bytes_per_weight is not None:
         saved = size.bytes_per_parameter - size.bytes_per_weight
         total -= saved * sum(work.weights for work in works)
+    if size.bytes_per_filter is not None:
+        saved = size.bytes_per_parameter - size.bytes_per_filter
+        total -= saved * sum(work.filters for work in works)
     total += size.bytes_per_output * sum(work.outputs for work in works)
     graph_kb = size.fixed_kb + size.kb_per_module * len(works)
     return total + 1e3 * (graph_kb + size.kb_per_layer * sum(work.layers for work in works))

@@ -165,7 +165,8 @@ class SizeCost:
 
     `bytes_per_parameter * parameters + fixed_kb + kb_per_module * modules + kb_per_layer * linear
     layers`; in a quantised file the weights of linear layers take `bytes_per_weight` instead, and
-    each of their outputs `bytes_per_output` more, for scales.
+    each of their outputs `bytes_per_output` more, for scales; those of convolutions take
+    `bytes_per_filter`.
     """
 
     provenance: Provenance
@@ -176,6 +177,7 @@ class SizeCost:
     kb_per_layer: float = 0.0
     bytes_per_weight: float | None = None
     bytes_per_output: float = 0.0
+    bytes_per_filter: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError when a term is negative or not finite."""

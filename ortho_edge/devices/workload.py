@@ -41,6 +41,8 @@ class Work:
     """Linear layers, as they are exported."""
     units: int = 1
     """Open units: chunks, heads, or 1."""
+    filters: float = 0.0
+    """Those parameters that are weights of convolutions."""
 
 
 @lru_cache(maxsize=4096)
@@ -114,10 +116,12 @@ def _module(
 ) -> Work:
     dim = architecture.dim
     flops, params, overhead = unit
+    filters = 0
     if module == "conv":
         # Norm, two halves and their product, depthwise, norm, output, residual.
         widths, live = 8 * dim, 5 * dim
         weights, outputs, layers = 3 * dim * dim, 3 * dim, 3
+        filters = architecture.kernel_size * dim
     elif module == "mhsa":
         width, scores = num_units * architecture.head_dim, num_units * steps
         # Norm, query, key, value, scores, softmax, weighted sum, output, residual.
@@ -138,6 +142,7 @@ def _module(
         outputs=float(outputs),
         layers=layers,
         units=num_units,
+        filters=float(filters),
     )
 
 
@@ -163,6 +168,7 @@ def _fixed(space: ComponentSpace, seconds: float) -> dict[Kind, Work]:
             weights=float(dim * architecture.front_end_channels[-1]
                           * architecture.subsampled_feature_dim),
             outputs=float(dim), layers=1,
+            filters=9.0 * sum(a * b for a, b in pairwise((1, *architecture.front_end_channels))),
         ),
         "norm": Work(
             kind="norm", flops=0.0, params=norm_params,

@@ -8,8 +8,11 @@ import torch
 from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
 from ortho_edge.data.audio import load_audio
 from ortho_edge.data.features import fbank
+from ortho_edge.precision import Precision
 from ortho_export.arm.machines import QEMU
 from ortho_export.arm.toolchain import Bundle, MissingToolError, load_bundle, tool
+from ortho_export.calibration import calibration_features
+from ortho_export.facts import MAX_FRAMES, MIN_FRAMES
 from ortho_export.host import export_program
 from tests.arm.scope import ALL
 
@@ -32,13 +35,22 @@ class Programs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoint = load_checkpoint(shipped_checkpoint())
-        self.files: dict[str, Path] = {}
+        self.files: dict[tuple[str, Precision], Path] = {}
+        clip = load_audio(shipped_checkpoint() / "sample.flac")
+        self.calibration = calibration_features(
+            clip, None, self.checkpoint.tokens, MIN_FRAMES, MAX_FRAMES
+        )
 
-    def __call__(self, size: str) -> Path:
-        if size not in self.files:
-            subnet = self.checkpoint.subnet(size)
-            self.files[size] = export_program(self.checkpoint, subnet, self.folder)
-        return self.files[size]
+    def __call__(self, size: str, precision: Precision = "fp32") -> Path:
+        if (size, precision) not in self.files:
+            self.files[size, precision] = export_program(
+                self.checkpoint,
+                self.checkpoint.subnet(size),
+                self.folder,
+                precision,
+                self.calibration,
+            )
+        return self.files[size, precision]
 
 
 @pytest.fixture(scope="session")

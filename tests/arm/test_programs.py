@@ -8,14 +8,16 @@ import torch
 from ortho_edge.checkpoint import shipped_checkpoint
 from ortho_edge.cli import UserError
 from ortho_edge.decoding import greedy_text
+from ortho_edge.precision import Precision
 from ortho_edge.profile import Arguments, main
 from ortho_export.arm.machines import Emulator, MachineError, emulator
 from ortho_export.arm.programs import Runner, compare, install
 from ortho_export.arm.toolchain import Bundle
 from ortho_export.artefact import load_artefact
+from ortho_export.fidelity import FLOORS_DB
 from ortho_export.parity import ParityError
 from tests.arm.conftest import Programs
-from tests.arm.scope import CORES, SIZES
+from tests.arm.scope import CORES, QUANTISED, SIZES, WITHOUT_FP16
 from tests.tolerances import tolerance
 
 pytestmark = [pytest.mark.arm, pytest.mark.export, pytest.mark.slow]
@@ -40,6 +42,29 @@ def test_a_shipped_size_says_on_an_arm_core_what_it_says_here(
         **tolerance("arm_float32"),
     )
     assert greedy_text(found, here.tokens) == WORDS
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("precision", QUANTISED)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_quantised_size_hears_on_an_arm_core_what_it_hears_here(
+    size: str,
+    precision: Precision,
+    core: str,
+    bundle: Bundle,
+    programs: Programs,
+    speech: torch.Tensor,
+) -> None:
+    program = programs(size, precision)
+    with emulator(core) as machine:
+        runner = install(machine, bundle)
+        if precision == "fp16" and core in WITHOUT_FP16:
+            with pytest.raises(MachineError):
+                compare(runner, program, speech)
+            return
+        agreement = compare(runner, program, speech)
+    assert agreement.snr_db >= FLOORS_DB[precision]
+    assert agreement.text == WORDS
 
 
 @pytest.fixture(scope="module")

@@ -216,6 +216,9 @@ def test_weights_outputs_and_layers_are_those_of_the_exported_encoder(
     assert sum(work.weights for work in works) == sum(one.weight.numel() for one in layers)
     assert sum(work.outputs for work in works) == sum(one.out_features for one in layers)
     assert sum(work.layers for work in works) == len(layers)
+    kinds = (torch.nn.Conv1d, torch.nn.Conv2d)
+    filters = [one.weight.numel() for one in encoder.modules() if isinstance(one, kinds)]
+    assert sum(work.filters for work in works) == sum(filters)
 
 
 def test_memory_of_a_precision_without_figures_is_that_of_fp32() -> None:

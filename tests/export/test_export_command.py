@@ -2,14 +2,14 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from ortho_edge.cli import run
 from ortho_edge.export import Arguments, main
-from ortho_edge.precision import REFUSED
+from ortho_edge.precision import PRECISIONS
 from tests.export.tiny import LARGE, Exported
 
 pytestmark = pytest.mark.export
@@ -105,10 +105,32 @@ def test_a_limit_that_is_none(command: Command, value: str) -> None:
     assert_one_line(command("--device", "pixel8", "--latency-ms", value), "latency_ms", value)
 
 
-@pytest.mark.parametrize("precision", REFUSED)
-def test_a_precision_that_does_not_help(command: Command, tmp_path: Path, precision: str) -> None:
-    outcome = command("--device", "pixel8", "--precision", precision)
-    assert_one_line(outcome, f"precision {precision} is not offered", "known: fp32, int8, auto")
+def test_an_unknown_precision_is_answered_with_the_known_ones(command: Command) -> None:
+    status, error = command("--device", "pixel8", "--precision", "int2")
+    assert status == 2
+    for precision in (*PRECISIONS, "auto"):
+        assert precision in error
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), ("taken from speech", "--dev-set")),
+        (("--input", "audio"), ("tried with features alone", "fp32, int8")),
+    ],
+)
+def test_fixed_scales_need_speech(
+    command: Command, exported: Exported, tmp_path: Path, options: Sequence[str],
+    words: Sequence[str],
+) -> None:  # fmt: skip
+    silent = tmp_path / "silent"
+    shutil.copytree(exported.checkpoint, silent)
+    (silent / "sample.flac").unlink()
+    outcome = command(
+        "--device", "pixel8", "--checkpoint", silent, "--precision", "int8-static",
+        "--latency-ms", "1000", *options,
+    )  # fmt: skip
+    assert_one_line(outcome, *words)
     assert not (tmp_path / "exports").exists()
 
 

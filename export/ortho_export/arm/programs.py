@@ -14,9 +14,11 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from ortho_edge.decoding import greedy_ids, greedy_text
+from ortho_edge.precision import precision_of
 from ortho_export.arm.machines import Machine
 from ortho_export.arm.toolchain import LOADER, RUNNER, Bundle
 from ortho_export.artefact import Recognizer, load_artefact
+from ortho_export.fidelity import FLOORS_DB, decibels, powers
 from ortho_export.parity import FP32_LIMIT, ParityError
 
 ANY_CORE = -1
@@ -128,10 +130,12 @@ class Agreement:
 
     Attributes:
         max_abs_error: Largest difference of a log-probability.
+        snr_db: Power of the log-probabilities over that of their differences.
         text: The transcript, the same on both sides.
     """
 
     max_abs_error: float
+    snr_db: float
     text: str
     report: Report
 
@@ -147,18 +151,21 @@ def compare(
 ) -> Agreement:
     """Runs a program of ours there and here on the same features.
 
+    Quantised programs round by scales that follow from values, so the last digit of a sum decides
+    now and then: they are held to the same ratio of signal to noise as against the eager encoder.
+
     Args:
         runner: On the machine.
         program: A `.pte` file that this package wrote.
         features: Of any speech.
         runs: Inferences.
         core: The processor to stay on there.
-        limit: Largest allowed difference of a log-probability.
+        limit: Largest allowed difference of a log-probability, in fp32.
 
     Raises:
         UserError: The file is no program of ours.
         MachineError: It does not run there.
-        ParityError: A log-probability differs by more than `limit`, or the transcript differs.
+        ParityError: Log-probabilities differ by too much, or the transcript differs.
     """
     here: Recognizer = load_artefact(program)
     expected = here.log_probs(features)
@@ -168,8 +175,15 @@ def compare(
     if found.shape != expected.shape:
         raise ParityError(f"{where}: log-probabilities {found.shape}, not {expected.shape}")
     error = float(np.abs(found - expected).max())
-    if not error <= limit:
+    snr_db, precision = decibels(*powers(expected, found)), precision_of(program.name)
+    if precision == "fp32" and not error <= limit:
         raise ParityError(f"{where}: a log-probability differs by {error:.3g}, limit {limit:g}")
+    if precision != "fp32" and not snr_db >= FLOORS_DB[precision]:
+        raise ParityError(
+            f"{where}: {snr_db:.1f} dB between what it says there and here, less than the "
+            f"{FLOORS_DB[precision]:g} dB that {precision} must keep"
+        )
     if greedy_ids(found) != greedy_ids(expected):
         raise ParityError(f"{where}: the transcript differs, error {error:.3g}")
-    return Agreement(max_abs_error=error, text=greedy_text(found, here.tokens), report=report)
+    text = greedy_text(found, here.tokens)
+    return Agreement(max_abs_error=error, snr_db=snr_db, text=text, report=report)

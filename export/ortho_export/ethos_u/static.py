@@ -47,11 +47,12 @@ class Acoustic(nn.Module):
         self.front_end.normalization = "none"
         self.steps = copy.deepcopy(flat.steps)
         self.ctc_head = copy.deepcopy(flat.ctc_head)
+        self.vocab_size = flat.vocab_size
 
     def forward(self, x: Float[Tensor, "1 T bins"]) -> Float[Tensor, "1 T4 V"]:
         """Logits of every encoder frame."""
         logits = self.ctc_head(self.steps(self.front_end(x)))
-        return logits.view(1, -1, self.ctc_head.out_features)
+        return logits.view(1, -1, self.vocab_size)
 
 
 class LogSoftmax(nn.Module):
