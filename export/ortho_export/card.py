@@ -10,32 +10,20 @@ from ortho_export.manifest import describe_file
 from ortho_export.report import LIMITS
 
 CARD = "model_card.md"
-CHECKPOINT_CARD, ATTRIBUTION = "README.md", "## Data and attribution"
-"""Where a checkpoint states the licences of what it was trained on."""
 
 
-def write_card(folder: Path, manifest: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+def write_card(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Writes the model card of an export folder.
 
     Args:
         folder: The folder; its other files must stand in it.
         manifest: What the manifest states, but for the card itself.
-        checkpoint: Whose card is quoted for data and licences.
 
     Returns:
         The card's entry for the manifest.
     """
-    (folder / CARD).write_text(card(manifest, attribution(checkpoint)), "utf-8")
+    (folder / CARD).write_text(card(manifest), "utf-8")
     return describe_file(folder / CARD)
-
-
-def attribution(checkpoint: Path) -> str | None:
-    """What a checkpoint's card says about its data; None where it has no such section."""
-    path = checkpoint / CHECKPOINT_CARD
-    if not path.is_file():
-        return None
-    _, found, rest = path.read_text("utf-8").partition(f"{ATTRIBUTION}\n")
-    return rest.partition("\n## ")[0].strip() if found else None
 
 
 UNTRAINED = (
@@ -44,12 +32,11 @@ UNTRAINED = (
 )
 
 
-def card(manifest: Mapping[str, Any], data: str | None) -> str:
+def card(manifest: Mapping[str, Any]) -> str:
     """The text of a model card.
 
     Args:
         manifest: The content of the manifest.
-        data: Data, licences and attribution, in Markdown; None where the checkpoint states none.
     """
     subnet = manifest["subnet"]
     shown = ", ".join(
@@ -74,7 +61,8 @@ def card(manifest: Mapping[str, Any], data: str | None) -> str:
         "Cost": _table(("what", "figure", "provenance"), _costs(manifest)),
         "Budget": _table(("limit",), ((one,) for one in _limits(manifest["budget"]))),
         "Agreement with the checkpoint": _table(("file", "check", "figure"), _agreement(manifest)),
-        "Data and attribution": data or "The checkpoint states none. Ask whoever trained it.",
+        "Data and attribution": manifest["attribution"]
+        or "The checkpoint states none. Ask whoever trained it.",
         "Files": _table(
             ("file", "bytes", "SHA-256"),
             (

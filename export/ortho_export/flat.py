@@ -63,8 +63,8 @@ def _linear(
 @torch.no_grad()
 def _centred(layer: nn.Linear) -> nn.Linear:
     """The layer, changed so that the mean of its outputs is zero."""
-    layer.weight -= layer.weight.mean(0)
-    layer.bias -= layer.bias.mean()
+    layer.weight.sub_(layer.weight.mean(0))
+    layer.bias.sub_(layer.bias.mean())
     return layer
 
 

@@ -166,9 +166,8 @@ def export(request: Request) -> Export:
         manifest["files"] |= extra
         by_file = {result.file(runtime): one for runtime, one in recognizers.items()}
         by_file |= {name: load_artefact(folder / name) for name in executed(extra)}
-        manifest["checkpoint"] = request.checkpoint.resolve().name
         manifest["sample"] = describe_sample(request.checkpoint, by_file)
-        manifest["files"][CARD] = write_card(folder, manifest, request.checkpoint)
+        manifest["files"][CARD] = write_card(folder, manifest)
         write_manifest(folder, manifest)
     return result
 

@@ -14,6 +14,8 @@ from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND
 from ortho_export.manifest import describe_file, versions
 from ortho_export.results import EXECUTORCH, Export
 
+CHECKPOINT_CARD, ATTRIBUTION = "README.md", "## Data and attribution"
+"""Where a checkpoint states the licences of what it was trained on."""
 LIMITS = {
     "latency_ms": "latency {:g} ms for {seconds:g} s of audio",
     "memory_mb": "memory {:g} MB",
@@ -145,6 +147,15 @@ def _budget(budget: Budget) -> str:
     return ", ".join(words) if words else "anything"
 
 
+def attribution(checkpoint: Path) -> str | None:
+    """What a checkpoint's card says about its data; None where it has no such section."""
+    path = checkpoint / CHECKPOINT_CARD
+    if not path.is_file():
+        return None
+    _, found, rest = path.read_text("utf-8").partition(f"{ATTRIBUTION}\n")
+    return rest.partition("\n## ")[0].strip() if found else None
+
+
 def describe(export: Export, folder: Path) -> dict[str, Any]:
     """The content of the manifest; the files must stand in `folder`."""
     request, selection, facts = export.request, export.selection, export.facts
@@ -155,7 +166,9 @@ def describe(export: Export, folder: Path) -> dict[str, Any]:
         "command": request.command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
+        "checkpoint": request.checkpoint.resolve().name,
         "checkpoint_digest": facts.checkpoint_digest,
+        "attribution": attribution(request.checkpoint),
         "subnet": {
             "name": trained.name,
             "trained": selection.is_trained,

@@ -12,7 +12,7 @@ import pytest
 from ortho_edge.checkpoint import save_checkpoint
 from ortho_edge.cli import UserError, run
 from ortho_edge.export import Arguments, main
-from ortho_export import card, verify
+from ortho_export import card, report, verify
 from ortho_export.manifest import MANIFEST, describe_file, read_manifest
 from tests.export.tiny import Exported, bursts, tiny_checkpoint
 
@@ -215,21 +215,22 @@ def test_the_card_says_what_the_manifest_says(exported: Exported) -> None:
     assert "predicted for pixel8, not measured: an analytic estimate" in text
     heard = manifest["sample"]["heard"]["model.pte"]
     assert f"| `model.pte` | hears in sample.flac | {heard} |" in text
+    assert manifest["attribution"] is None
     assert "The checkpoint states none." in text
 
 
 def test_the_card_carries_the_attribution_of_the_checkpoint(tmp_path: Path) -> None:
     lines = ["# Digits", "", "## Data and attribution", "", "| FSDD | CC BY-SA |", "", "## Limits"]
     (tmp_path / "README.md").write_text("\n".join(lines))
-    assert card.attribution(tmp_path) == "| FSDD | CC BY-SA |"
+    assert report.attribution(tmp_path) == "| FSDD | CC BY-SA |"
     (tmp_path / "README.md").write_text("# Digits\n")
-    assert card.attribution(tmp_path) is None
+    assert report.attribution(tmp_path) is None
 
 
 def test_the_shipped_checkpoint_states_its_licences() -> None:
     from ortho_edge.checkpoint import shipped_checkpoint
 
-    text = card.attribution(shipped_checkpoint())
+    text = report.attribution(shipped_checkpoint())
     assert text is not None
     assert "CC BY-SA 4.0" in text
     assert "CC BY 4.0" in text

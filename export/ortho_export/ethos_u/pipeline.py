@@ -79,9 +79,8 @@ def export(request: ExportRequest) -> Export:
         )
         manifest = describe(result, folder)
         manifest["files"][program.name] = {**describe_file(program), **compiled.entry()}
-        manifest["checkpoint"] = request.checkpoint.resolve().name
         manifest["sample"] = describe_sample(request.checkpoint, {})
-        manifest["files"][CARD] = write_card(folder, manifest, request.checkpoint)
+        manifest["files"][CARD] = write_card(folder, manifest)
         write_manifest(folder, manifest)
     return result
 
