@@ -35,7 +35,7 @@ FACTS = Facts(
 WINDOWS = speech_windows(bursts(2.35), None, CHECKPOINT.tokens, FRAMES)
 MODULES = {"ffn1": 2, "conv": 1, "mhsa": 1}
 """How often the network has such a module: both feed-forward modules are alike."""
-FIXED: tuple[Part, ...] = ("front_end", "norm", "ctc_head")
+FIXED: tuple[Part, ...] = ("front_end", "last_norm", "ctc_head")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ SUPERNET, CALIBRATION, CLIPS = "supernet", "calibration", "clips"
 GRAPH, TOSA = "graph", "tosa"
 """How outputs were computed: by the quantised graph in torch, by the reference model of TOSA."""
 
-Part = Literal["network", "front_end", "module", "norm", "ctc_head"]
+Part = Literal["network", "front_end", "module", "norm", "last_norm", "ctc_head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Job:
         kept: Components of the subnet.
         head: Index of its CTC head.
         part: `module` is the first module of the subnet with its residual, `norm` the LayerNorm of
-            its first block.
+            its first block, `last_norm` that of its last, whose scale the head has taken over.
         frames: Length of the input in feature frames.
     """
 

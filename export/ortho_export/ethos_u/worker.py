@@ -32,7 +32,7 @@ from ortho_export.ethos_u.protocol import (
     Request,
 )
 from ortho_export.ethos_u.static import ON_THE_CPU, StaticEncoder
-from ortho_export.flat import FlatEncoder, FlatNorm
+from ortho_export.flat import FlatEncoder, FlatNorm, FlatScale
 
 KIB = 1024
 TOSA_FILE, SUMMARY = "out.tosa", "output/*summary*.csv"
@@ -91,8 +91,11 @@ def _part(encoder: StaticEncoder, part: str, clips: list[Tensor]) -> tuple[nn.Mo
     if part == "module":
         assert not isinstance(first, FlatNorm), "the subnet has no module in its first block"
         return first, inputs
+    norms = nn.Sequential(*(one for one in acoustic.steps if isinstance(one, FlatNorm | FlatScale)))
     if part == "norm":
-        return next(step for step in acoustic.steps if isinstance(step, FlatNorm)), inputs
+        return norms[:2], inputs
+    if part == "last_norm":
+        return norms[-1:], inputs
     assert part == "ctc_head"
     return acoustic.ctc_head, [acoustic.steps(one) for one in inputs]
 
