@@ -52,7 +52,7 @@ def profile() -> DeviceProfile:
         for job in table_jobs(space, (1.0, 2.0))
     }
     # The only block is the last, so this norm is nowhere.
-    found |= {one: lowered(one, 7777) for one in found if one.startswith("norm")}
+    found |= {one: lowered(one, 7777, 4096) for one in found if one.startswith("norm")}
     whole = Job(name="whole", kept=space.full().kept, frames=100)
     # Front end, norm, head, convolution: 4; three heads; twice four chunks.
     found["whole"] = lowered("whole", 15_000)
