@@ -51,8 +51,8 @@ def profile() -> DeviceProfile:
         job.name: lowered(job.name, 1000 * max(1, len(job.kept)), 4096)
         for job in table_jobs(space, (1.0, 2.0))
     }
-    # The only block is the last, so this norm is nowhere.
-    found |= {one: lowered(one, 7777, 4096) for one in found if one.startswith("norm")}
+    # The only block is the last, so these are nowhere.
+    found |= {one: lowered(one, 1500, 4096) for one in found if one.startswith("norm")}
     whole = Job(name="whole", kept=space.full().kept, frames=100)
     # Front end, norm, head, convolution: 4; three heads; twice four chunks.
     found["whole"] = lowered("whole", 15_000)

@@ -233,15 +233,15 @@ def _tables(
         found = lowered[name].cost
         return found.cycles, found.sram_bytes / 1e3, (sizes[name] - wrapping) / 1e3
 
-    def mean_norm(seconds: float) -> tuple[float, float, float]:
-        # Every network has all blocks, so tables need not tell the last block's norm apart.
-        (cycles, sram, file), last = (cost(one, 1, seconds) for one in ("norm", "last_norm"))
-        share = 1 / space.architecture.num_blocks
-        return cycles + share * (last[0] - cycles), sram, file + share * (last[2] - file)
+    def front_end(seconds: float) -> tuple[float, float, float]:
+        # A network has one front end and one last norm, so what tells that norm from the others
+        # stands here, and a table of norms has one row.
+        ours, norm, last = (cost(one, 1, seconds) for one in ("front_end", "norm", "last_norm"))
+        return ours[0] + last[0] - norm[0], ours[1], ours[2] + last[2] - norm[2]
 
     def table(kind: str) -> ModuleTable:
         costs = [
-            [mean_norm(one) if kind == "norm" else cost(kind, units, one) for one in lengths]
+            [front_end(one) if kind == "front_end" else cost(kind, units, one) for one in lengths]
             for units in range(1, rows[kind] + 1)
         ]
         cycles, sram, file = (
