@@ -29,18 +29,21 @@ class Arguments:
     build: export all of them and the profiler's probes; may be stopped and goes on where it was.
     static: file sizes, planned and peak memory, with the profile of --device.
     counts: instructions on an emulated core, with the profile of tests/devices/counts.json; may be
-    stopped. latency: profile this machine, then time all subnets, twice; wants an idle machine.
+    stopped. cycles: Vela's, with the profile of --device, an Ethos-U; needs its environment and no
+    build; may be stopped. latency: profile this machine, then time all subnets, twice; wants an
+    idle machine.
     """
 
-    part: tyro.conf.Positional[Literal["build", "static", "counts", "latency"]]
+    part: tyro.conf.Positional[Literal["build", "static", "counts", "cycles", "latency"]]
     precision: Literal["fp32", "int8", "all"] = "fp32"
     """Of the artefacts."""
     workers: int = 2
     """Processes that build."""
     device: str = "pixel8"
-    """static: whose figures predict; size and memory were measured on the machines they name."""
+    """static: whose figures predict; size and memory were measured on the machines they name.
+    cycles: an Ethos-U."""
     every: int = 1
-    """static: peak memory of every so many subnets only."""
+    """static: peak memory of every so many subnets only. cycles: every so many subnets only."""
     seconds: float = 300.0
     """latency: at most for the timing, of which a third is for the profile."""
     folder: Path | None = None
@@ -66,6 +69,8 @@ def main(arguments: Arguments) -> None:
     )
     if arguments.part == "build":
         return build(folder, precisions, arguments.workers)
+    if arguments.part == "cycles":
+        return _cycles(arguments, folder)
     if arguments.part == "counts":
         precisions = ("fp32",)
     names = ("executorch",) if arguments.part == "counts" else ()
@@ -84,7 +89,7 @@ def _static(arguments: Arguments, artefacts: "Artefacts") -> None:
     from ortho_edge.devices.catalogue import load_profile
 
     rows = list(static_rows(artefacts, load_profile(arguments.device), arguments.every))
-    _write(arguments, artefacts, rows, {"device": arguments.device})
+    _write(arguments, len(artefacts.subnets), rows, {"device": arguments.device})
 
 
 def _counts(arguments: Arguments, artefacts: "Artefacts") -> None:
@@ -107,7 +112,28 @@ def _counts(arguments: Arguments, artefacts: "Artefacts") -> None:
     speed = AssumedSpeed(instructions_per_cycle=1.0, clock_ghz=1.0, source="1 instruction is 1 ns")
     with tempfile.TemporaryDirectory() as probes:
         profile = recorded_profile(artefacts.checkpoint, Path(probes), speed)
-    _write(arguments, artefacts, list(count_rows(artefacts, profile, counts)), {"core": CORE})
+    _write(
+        arguments,
+        len(artefacts.subnets),
+        list(count_rows(artefacts, profile, counts)),
+        {"core": CORE},
+    )
+
+
+def _cycles(arguments: Arguments, folder: Path) -> None:
+    from bench.prediction.cycles import compiler, cycle_rows
+    from bench.prediction.subnets import held_out_subnets
+    from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
+    from ortho_edge.devices.catalogue import load_profile
+
+    profile = load_profile(arguments.device)
+    checkpoint = load_checkpoint(shipped_checkpoint())
+    found = compiler(profile, checkpoint, shipped_checkpoint())
+    subnets = held_out_subnets(checkpoint.supernet.space)[:: arguments.every]
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / f"cycles-{profile.name}.json"
+    rows = list(cycle_rows(checkpoint, profile, subnets, found, kept))
+    _write(arguments, len(subnets), rows, {"device": arguments.device})
 
 
 def _latency(arguments: Arguments, artefacts: "Artefacts") -> None:
@@ -123,7 +149,7 @@ def _latency(arguments: Arguments, artefacts: "Artefacts") -> None:
     write_atomically(arguments.out / "prediction_host.toml", profile_text(profile))
     # The probes' times too, so that another model can be fitted to them later.
     probes = [[*key, one.milliseconds] for key, one in measured.timings.items()]
-    _write(arguments, artefacts, rows, {"probes": probes})
+    _write(arguments, len(artefacts.subnets), rows, {"probes": probes})
     print(f"mean error (bias), and the share within 10 %:\n\n"
           f"{variant_table(artefacts, measured, passes[0])}\n")  # fmt: skip
     picture = arguments.out / "prediction_latency.png"
@@ -131,15 +157,14 @@ def _latency(arguments: Arguments, artefacts: "Artefacts") -> None:
     print(f"plot: {picture}")
 
 
-def _write(
-    arguments: Arguments, artefacts: "Artefacts", rows: "list[Row]", more: dict[str, object]
-) -> None:
+def _write(arguments: Arguments, subnets: int, rows: "list[Row]", more: dict[str, object]) -> None:
     from bench.prediction.report import write
     from bench.prediction.rows import table, worst
 
-    path = arguments.out / f"prediction_{arguments.part}.json"
+    of = f"_{arguments.device}" if arguments.part == "cycles" else ""
+    path = arguments.out / f"prediction_{arguments.part}{of}.json"
     write(path, rows, more)
-    print(f"{len(artefacts.subnets)} held-out subnets\n\n{table(rows)}\n")
+    print(f"{subnets} held-out subnets\n\n{table(rows)}\n")
     for one in worst(rows):
         audio = "" if one.seconds is None else f" at {one.seconds:g} s"
         print(

@@ -10,16 +10,20 @@ import pytest
 
 from bench import bench_prediction
 from bench.prediction import subnets, variants
+from bench.prediction.cycles import compiler, cycle_rows
 from bench.prediction.measuring import count_all
 from bench.prediction.report import plot
 from bench.prediction.rows import Row, Target, groups, table, worst
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint, shipped_checkpoint
+from ortho_edge.cli import UserError
 from ortho_edge.components import MODULES
-from ortho_edge.devices.catalogue import read_profile
+from ortho_edge.devices.catalogue import load_profile, read_profile
+from ortho_edge.devices.latency import predict_latency
 from ortho_edge.devices.measurements import Measurements, Runtime
 from ortho_edge.devices.probes import probes
 from ortho_edge.devices.timing import Timing
 from ortho_edge.devices.workload import Work, workload
+from ortho_export.ethos_u.protocol import Cost
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +217,43 @@ def test_the_plot_holds_every_runtime(tmp_path: Path) -> None:
     rows = [row(90), row(110, 10.0), replace(row(130), runtime="onnxruntime", measured=120.0)]
     plot(tmp_path / "plot.png", rows)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_cycles_go_on_where_they_were_and_stand_beside_the_tables(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    profile = load_profile("ethos-u85-256")
+    space = checkpoint.supernet.space
+    drawn = subnets.held_out_subnets(space)[:4]
+    asked = []
+
+    def found(subnet: TrainedSubnet, seconds: float) -> Cost:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append((subnet.name, seconds))
+        return Cost(
+            cycles=1_000_000, clock_ghz=1.0, sram_bytes=64_000, flash_bytes=0, system_config="",
+            memory_mode="", vela="",
+        )  # fmt: skip
+
+    kept = tmp_path / "cycles.json"
+    rows = partial(cycle_rows, checkpoint, profile, drawn, found, kept)
+    with pytest.raises(KeyboardInterrupt):
+        list(rows())
+    first = asked.copy()
+    asked.clear()
+    done = list(rows())
+    assert [*first, *asked] == [(one.name, (1.0, 4.0, 10.0, 1.0)[n]) for n, one in enumerate(drawn)]
+    assert {one.quantity for one in done} == {"cycles, M", "arena, kB"}
+    for one, subnet in zip(done[::2], drawn, strict=True):
+        assert one.seconds is not None
+        latency = predict_latency(
+            profile, space, subnet.subnet, one.seconds, "ethos-u", "int8-static"
+        )
+        assert latency.assumed_speed is not None
+        assert latency.assumed_speed.milliseconds(1e6 * one.predicted) == pytest.approx(
+            latency.milliseconds
+        )
+        assert (one.measured, one.subnet) == (1.0, subnet.name)
+    with pytest.raises(UserError, match="'pixel8' is no Ethos-U"):
+        compiler(load_profile("pixel8"), checkpoint, tmp_path)

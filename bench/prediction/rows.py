@@ -74,6 +74,8 @@ TARGETS = {
     "planned memory, MB": Target(worst_percent=5),
     "peak memory, MB": Target(worst_percent=15),
     "instructions, M": Target(worst_percent=1),
+    "cycles, M": Target(worst_percent=1),
+    "arena, kB": Target(worst_percent=5),
     "latency, ms": Target(worst_percent=10, share=0.95, mean_percent=4),
 }
 

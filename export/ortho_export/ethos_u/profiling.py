@@ -105,34 +105,44 @@ def measure(
     if accelerator not in ACCELERATORS:
         raise UserError(f"unknown Ethos-U {accelerator!r}; known: {', '.join(ACCELERATORS)}")
     python()
-    supernet, space = checkpoint.supernet, checkpoint.supernet.space
+    space = checkpoint.supernet.space
     jobs = [*table_jobs(space), *held_out_jobs(space)]
-    calibration = {
-        f"{frames}-{name}": window
-        for frames in sorted({job.frames for job in jobs})
-        for name, window in speech_windows(
-            sample, None, checkpoint.tokens, frames
-        ).calibration.items()
-    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        answer = lower_all(
-            Request(
-                accelerator=accelerator,
-                architecture=supernet.architecture,
-                num_heads=len(supernet.ctc_heads),
-                jobs=jobs,
-                constants=Facts(
-                    subnet="held-out", tokens=checkpoint.tokens, checkpoint_digest=NO_DIGEST
-                ).constants(),
-                supernet=supernet.state_dict(),
-                calibration=calibration,
-            ),
-            folder,
-            done,
-        )
+        answer = lower_all(costed(accelerator, checkpoint, sample, jobs), folder, done)
         sizes = {one: (folder / low.file).stat().st_size for one, low in answer.lowered.items()}
     return profile_of(accelerator, space, answer.lowered, sizes, list(held_out_jobs(space)))
+
+
+def costed(
+    accelerator: str, checkpoint: Checkpoint, sample: np.ndarray | None, jobs: Sequence[Job]
+) -> Request:
+    """A request for jobs whose cost counts, not what they hear.
+
+    Args:
+        accelerator: Vela's name of the configuration.
+        checkpoint: Whose architecture and weights.
+        sample: Speech that ranges are taken from.
+        jobs: To do.
+
+    Raises:
+        UserError: There is no speech.
+    """
+    supernet, tokens = checkpoint.supernet, checkpoint.tokens
+    facts = Facts(subnet="held-out", tokens=tokens, checkpoint_digest=NO_DIGEST)
+    return Request(
+        accelerator=accelerator,
+        architecture=supernet.architecture,
+        num_heads=len(supernet.ctc_heads),
+        jobs=jobs,
+        constants=facts.constants(),
+        supernet=supernet.state_dict(),
+        calibration={
+            f"{frames}-{name}": window
+            for frames in sorted({job.frames for job in jobs})
+            for name, window in speech_windows(sample, None, tokens, frames).calibration.items()
+        },
+    )
 
 
 def profile_of(
