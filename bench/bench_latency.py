@@ -6,6 +6,7 @@ comes from the two in turns. Artefacts are built once per session.
 """
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,6 +27,7 @@ from ortho_edge.precision import Precision
 
 RUNTIMES = ("executorch", "onnxruntime")
 MEASURED_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+SUFFIXES = {"executorch": ".pte", "onnxruntime": ".onnx"}
 SECONDS = (1.0, 4.0, 10.0)
 SHARE_SECONDS = 2.0
 """At most, to time a size and the full network in turns."""
@@ -70,17 +72,25 @@ def runtimes() -> dict[Key, Runtime]:
 
 @pytest.fixture(scope="session")
 def build(
-    checkpoint: Checkpoint, runtimes: dict[Key, Runtime], tmp_path_factory: pytest.TempPathFactory
+    checkpoint: Checkpoint,
+    runtimes: dict[Key, Runtime],
+    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Build:
     """Writes the artefact of a runtime, precision and subnet when it is first asked for."""
-    folder = tmp_path_factory.mktemp("artefacts")
-    files: dict[tuple[Key, str], Path] = {}
+    named = pytestconfig.getoption("latency_files")
+    folder = Path(named) if named else tmp_path_factory.mktemp("artefacts")
+    folder.mkdir(parents=True, exist_ok=True)
 
     def get(runtime: Key, subnet: str) -> Path:
-        if (runtime, subnet) not in files:
-            trained = checkpoint.subnet(subnet)
-            files[runtime, subnet] = runtimes[runtime].export(checkpoint, trained, folder)
-        return files[runtime, subnet]
+        name, precision = runtime
+        file = folder / f"{subnet}.{precision}{SUFFIXES[name]}"
+        if not file.exists():
+            # Only what is whole stands under its name, for a bench may be stopped.
+            with tempfile.TemporaryDirectory(dir=folder) as partial_folder:
+                trained = checkpoint.subnet(subnet)
+                runtimes[runtime].export(checkpoint, trained, Path(partial_folder)).replace(file)
+        return file
 
     return get
 

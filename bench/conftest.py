@@ -16,6 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--latency-checkpoint", help="folder of the checkpoint to time (default: the shipped one)"
     )
     group.addoption("--latency-plot", help="file for a plot of latency against FLOPs")
+    group.addoption(
+        "--latency-files", help="folder that keeps the artefacts; those in it are not made again"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
