@@ -30,8 +30,8 @@ class Arguments:
     static: file sizes, planned and peak memory, with the profile of --device.
     counts: instructions on an emulated core, with the profile of tests/devices/counts.json; may be
     stopped. cycles: Vela's, with the profile of --device, an Ethos-U; needs its environment and no
-    build; may be stopped. latency: profile this machine, then time all subnets, twice; wants an
-    idle machine.
+    build; may be stopped. latency: profile this machine and time all subnets in the same turns;
+    wants an idle machine.
     """
 
     part: tyro.conf.Positional[Literal["build", "static", "counts", "cycles", "latency"]]
@@ -45,7 +45,7 @@ class Arguments:
     every: int = 1
     """static: peak memory of every so many subnets only. cycles: every so many subnets only."""
     seconds: float = 300.0
-    """latency: at most for the timing, of which a third is for the profile."""
+    """latency: at most for the timing."""
     folder: Path | None = None
     """Where artefacts are kept; by default bench/cache."""
     out: Path = RESULTS
@@ -137,21 +137,21 @@ def _cycles(arguments: Arguments, folder: Path) -> None:
 
 
 def _latency(arguments: Arguments, artefacts: "Artefacts") -> None:
-    from bench.prediction.measuring import latency_rows, profile_host, time_held_out
+    from bench.prediction.measuring import latency_rows, profile_host
     from bench.prediction.report import plot
     from bench.prediction.variants import variant_table
     from ortho_edge.atomic import write_atomically
     from ortho_edge.devices.catalogue import profile_text
 
-    profile, measured = profile_host(artefacts, arguments.seconds / 3)
-    passes = time_held_out(artefacts, arguments.seconds / 3)
-    rows = list(latency_rows(artefacts, profile, passes))
+    profile, measured = profile_host(artefacts, arguments.seconds)
+    rows = list(latency_rows(artefacts, profile, measured.timings))
     write_atomically(arguments.out / "prediction_host.toml", profile_text(profile))
     # The probes' times too, so that another model can be fitted to them later.
-    probes = [[*key, one.milliseconds] for key, one in measured.timings.items()]
+    names = {one.trained.name for one in measured.probes}
+    probes = [[*k, one.milliseconds] for k, one in measured.timings.items() if k[1] in names]
     _write(arguments, len(artefacts.subnets), rows, {"probes": probes})
     print(f"mean error (bias), and the share within 10 %:\n\n"
-          f"{variant_table(artefacts, measured, passes[0])}\n")  # fmt: skip
+          f"{variant_table(artefacts, measured, measured.timings)}\n")  # fmt: skip
     picture = arguments.out / "prediction_latency.png"
     plot(picture, rows)
     print(f"plot: {picture}")

@@ -14,8 +14,8 @@ class Row:
         share: Of the components that the subnet keeps.
         quantity: Such as `file size, MB`.
         seconds: Of audio; None where the figure does not depend on it.
-        again: The same measured again; None where it repeats exactly.
-        halves_percent: How much two halves of the measurement differ.
+        halves_percent: How much two measurements of it differ: the even and the odd turns; None
+            where it repeats exactly.
         p50: Median of all calls, where `measured` is their minimum.
     """
 
@@ -27,7 +27,6 @@ class Row:
     seconds: float | None
     predicted: float
     measured: float
-    again: float | None = None
     halves_percent: float | None = None
     p50: float | None = None
 
@@ -35,11 +34,6 @@ class Row:
     def error_percent(self) -> float:
         """Of the prediction."""
         return 100 * (self.predicted / self.measured - 1)
-
-    @property
-    def noise_percent(self) -> float | None:
-        """Of the measurement."""
-        return None if self.again is None else 100 * (self.again / self.measured - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +89,9 @@ def groups(rows: Sequence[Row]) -> dict[Group, list[Row]]:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown: a line per group with its errors and its target."""
-    noisy = any(one.again is not None for one in rows)
+    noisy = any(one.halves_percent is not None for one in rows)
     head = ["figure", "runtime", "audio", "figures", "mean error", "bias", "worst"]
-    head += ["same measured twice", "two halves", "p50 over minimum"] if noisy else []
+    head += ["same measured twice", "p50 over minimum"] if noisy else []
     lines = [[*head, "target", "met"]]
     for (quantity, runtime, precision, seconds), group in groups(rows).items():
         errors = np.array([one.error_percent for one in group])
@@ -119,12 +113,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _noise(group: Sequence[Row]) -> list[str]:
-    again = [abs(one.noise_percent) for one in group if one.noise_percent is not None]
     halves = [one.halves_percent for one in group if one.halves_percent is not None]
     ratios = [one.p50 / one.measured for one in group if one.p50 is not None]
     return [
-        f"{np.mean(again):.2f} %, {np.max(again):.1f} % at worst",
-        f"{np.mean(halves):.2f} %",
+        f"{np.mean(halves):.2f} %, {np.max(halves):.1f} % at worst",
         f"{np.mean(ratios):.3f}",
     ]
 

@@ -4,7 +4,7 @@ import logging
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from functools import partial
@@ -28,7 +28,7 @@ from ortho_edge.devices.fit import (
 )
 from ortho_edge.devices.footprint import fit_memory, fit_size
 from ortho_edge.devices.host import host_hardware
-from ortho_edge.devices.measurements import Measurements, PeakMemory, Runtime
+from ortho_edge.devices.measurements import Key, Measurements, PeakMemory, Runtime
 from ortho_edge.devices.memory import can_measure, peak_memory_mb
 from ortho_edge.devices.probes import Probe, probes
 from ortho_edge.devices.profile import (
@@ -92,8 +92,20 @@ def observe_host(
     seed: int = 0,
     workers: int = 1,
     clock: Callable[[], float] = time.thread_time,
+    beside: Mapping[Key, Callable[[], object]] | None = None,
 ) -> Measurements:
-    """The probes, exported and timed; the arguments are those of `measure_host`."""
+    """The probes, exported and timed.
+
+    Args:
+        checkpoint: Like all others as in `measure_host`.
+        runtimes: To measure.
+        folder: Where artefacts of the probes go.
+        timing_seconds: Wall-clock limit of the timing.
+        seed: Of the random probes.
+        workers: Processes that export.
+        clock: Seconds of CPU time of this thread.
+        beside: Other calls that take turns with the probes, so that what disturbs hits all alike.
+    """
     made = tuple(probes(checkpoint, seed, for_times=True))
     files = export_probes(made, runtimes, folder, workers)
     calls = {
@@ -103,7 +115,7 @@ def observe_host(
         for seconds, call in timed_calls(
             runtime.load(files[runtime.key, probe.trained.name]), LENGTHS
         ).items()
-    }
+    } | dict(beside or {})
     with pinned():
         timings = time_in_turns(calls, limit_seconds=timing_seconds, clock=clock)
     return Measurements(probes=made, files=files, timings=timings)

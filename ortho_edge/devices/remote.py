@@ -25,7 +25,7 @@ class Timed:
 
     Attributes:
         timings: Of each network and, in it, of each length: CPU time of one thread.
-        rounds: Turns of the noisiest; those that were quiet earlier took fewer.
+        rounds: Turns of every call.
         wall_percent: By how much wall-clock time was longer, on average.
     """
 
@@ -125,6 +125,6 @@ def _how(device: Device, timed: Timed, before: Condition, after: Condition) -> s
     features = " ".join(device.board.features[core]) or "none of note"
     return (
         f"one thread on core {core} ({device.board.cores[core]}, {features}), CPU time, minimum "
-        f"over at most {timed.rounds} turns, wall-clock time {timed.wall_percent:.1f} % longer; "
+        f"over {timed.rounds} turns, wall-clock time {timed.wall_percent:.1f} % longer; "
         f"governor {governor}; before: {before.describe(core)}; after: {after.describe(core)}"
     )

@@ -1,10 +1,11 @@
 """Timing many short calls fairly on a machine that does other work too.
 
 The calls take turns, so that a slow minute hits all of them alike, and the minimum counts: other
-work only ever adds. The clock is the CPU time of the calling thread. Runtimes that were told to use
-one thread compute on that thread, so on an idle core this is the wall-clock latency, and on a busy
-one it leaves out the time in which the scheduler ran something else. What is too noisy after all
-have had their turns is measured again.
+work only ever adds. None stops before the others: of many calls on a disturbed machine some agree
+with themselves by chance, too early and too high. The clock is the CPU time of the calling thread.
+Runtimes that were told to use one thread compute on that thread, so on an idle core this is the
+wall-clock latency, and on a busy one it leaves out the time in which the scheduler ran something
+else.
 """
 
 import logging
@@ -68,8 +69,7 @@ def time_in_turns(
 ) -> dict[Key, Timing]:
     """Times calls in rounds until every call's noise is small or the time is up.
 
-    After `MIN_ROUNDS` only calls whose noise is too large take further turns. A warning tells when
-    the time was up before.
+    All take as many turns, at least `MIN_ROUNDS`. A warning tells when the time was up before.
 
     Args:
         calls: What to time, each called with nothing.
@@ -83,17 +83,17 @@ def time_in_turns(
             call()
     halves = {key: _Halves() for key in calls}
     start, rounds = time.monotonic(), 0
-    noisy = list(calls)
+    quiet = not calls
     with tqdm(total=round(limit_seconds), unit="s", desc=label) as bar:
-        while noisy and (rounds < 2 or time.monotonic() < stop):
-            for key in noisy:
-                halves[key].turn(rounds % 2, calls[key], clock)
+        while not quiet and (rounds < 2 or time.monotonic() < stop):
+            for key, call in calls.items():
+                halves[key].turn(rounds % 2, call, clock)
             rounds += 1
             bar.update(min(round(time.monotonic() - start), bar.total) - bar.n)
             if rounds >= MIN_ROUNDS and rounds % 2 == 0:
-                noisy = [key for key in calls if halves[key].spread >= QUIET_SPREAD_PERCENT]
+                quiet = all(one.spread < QUIET_SPREAD_PERCENT for one in halves.values())
     timings = {key: one.timing() for key, one in halves.items()}
-    if noisy:
+    if not quiet:
         _warn(label, [one.spread_percent for one in timings.values()], limit_seconds)
     return timings
 

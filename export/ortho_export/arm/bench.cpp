@@ -106,8 +106,8 @@ struct Call {
   }
 };
 
-// Rounds until the noise of every call is small or the time is up; in the end only noisy calls take
-// turns.
+// Rounds until the noise of every call is small or the time is up. None stops before the others: of
+// many calls some agree with themselves by chance, too early and too high.
 int take_turns(std::vector<Call>& calls, double limit_seconds) {
   for (auto& call : calls) {
     for (int index = 0; index < WARM_UP_CALLS; ++index) {
@@ -115,21 +115,19 @@ int take_turns(std::vector<Call>& calls, double limit_seconds) {
     }
   }
   const double start = milliseconds(CLOCK_MONOTONIC);
-  std::vector<Call*> noisy;
-  for (auto& call : calls) noisy.push_back(&call);
+  bool quiet = calls.empty();
   int rounds = 0;
-  for (double seconds = 0; !noisy.empty() && (rounds < 2 || seconds < limit_seconds);) {
-    for (Call* call : noisy) call->take_turn(rounds);
+  for (double seconds = 0; !quiet && (rounds < 2 || seconds < limit_seconds);) {
+    for (auto& call : calls) call.take_turn(rounds);
     ++rounds;
     seconds = (milliseconds(CLOCK_MONOTONIC) - start) / 1e3;
     std::printf("{\"round\":%d,\"seconds\":%.3f}\n", rounds, seconds);
     // Nobody listens any more.
     if (std::fflush(stdout) != 0) fail("cannot write");
     if (rounds < MIN_ROUNDS || rounds % 2 != 0) continue;
-    noisy.clear();
-    for (auto& call : calls) {
-      if (call.cpu.spread_percent() >= QUIET_SPREAD_PERCENT) noisy.push_back(&call);
-    }
+    quiet = std::all_of(calls.begin(), calls.end(), [](const Call& call) {
+      return call.cpu.spread_percent() < QUIET_SPREAD_PERCENT;
+    });
   }
   return rounds;
 }
