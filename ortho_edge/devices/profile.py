@@ -324,10 +324,12 @@ class DeviceProfile:
             for precision, costs in precisions.items():
                 if peak is None or precision != "fp32":
                     continue
+                # Rounded coefficients may be 0.1 % off; fitted ones explain each other, and some of
+                # what arithmetic costs may stand in the term of activations.
+                slack = 0.999 if costs.provenance == ANALYTIC else 0.95
                 for kind, cost in costs.modules.items():
-                    # The gap of 0.1 % forgives coefficients that were rounded.
                     _require(
-                        costs.scale * cost.us_per_mflop * peak >= 0.999 * 1000
+                        costs.scale * cost.us_per_mflop * peak >= slack * 1000
                         or cost.us_per_mflop == 0,
                         f"runtimes.{runtime}.{precision}.modules.{kind}: us_per_mflop "
                         f"{cost.us_per_mflop} beats the peak of {self.hardware.core.name}, "
