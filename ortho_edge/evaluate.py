@@ -92,11 +92,12 @@ def main(arguments: Arguments) -> None:
     for name, one in weights.items():
         print(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in one.items()))
     groups = speaker_groups(cuts)
-    for group, of_group in _by_group(transcripts, groups).items():
+    by_group = _by_group(transcripts, groups)
+    for group, of_group in by_group.items():
         print(f"\n{group}:\n{_table(of_group, costs)}")
     if arguments.out is not None:
         facts = {name: {**costs[name], **weights.get(name, {})} for name in rates}
-        _write(arguments, rates, facts, transcripts)
+        _write(arguments, rates, by_group, facts, transcripts)
     if arguments.plot is not None:
         _plot(arguments, {name: rates[name] for name in encoders}, costs)
 
@@ -104,6 +105,7 @@ def main(arguments: Arguments) -> None:
 def _write(
     arguments: Arguments,
     rates: "dict[str, ErrorRates]",
+    by_group: "dict[str, dict[str, ErrorRates]]",
     facts: dict[str, dict[str, float]],
     transcripts: "dict[str, list[Transcript]]",
 ) -> None:
@@ -114,6 +116,7 @@ def _write(
         name: {
             **asdict(rates[name]),
             **facts[name],
+            "groups": {group: asdict(of_group[name]) for group, of_group in by_group.items()},
             "transcripts": [asdict(one) for one in transcripts[name]],
         }
         for name in rates

@@ -23,6 +23,7 @@ def test_evaluate_a_folder_of_audio(
     assert status == 0
     results = json.loads(out.read_text())["results"]
     assert list(results) == ["s100", "s050"]
+    assert results["s100"]["groups"] == {}, "no age is stated"
     assert len(results["s100"]["transcripts"]) == 48
     assert results["s050"]["flops_share"] < 0.7 < results["s100"]["flops_share"]
     words = sum(len(one["reference"].split()) for one in results["s100"]["transcripts"])
