@@ -147,7 +147,7 @@ def speechocean762_small() -> Recipe:
             kernel_size=15, front_end="strided", front_end_channels=(8, 16),
             feature_normalization="utterance",
         ),
-        corpus=partial(speechocean762_corpus, short_first=0.05),
+        corpus=partial(speechocean762_corpus, short_first=0.05, flat_start=True),
         # A dozen epochs underfit: strong changes would only slow learning down.
         augmentation=replace(
             Augmentation.none(), speed_probability=0.5, speed=(0.9, 1.1), gain_db=(-10.0, 6.0),
@@ -155,7 +155,7 @@ def speechocean762_small() -> Recipe:
         ),
         training=replace(
             base.training,
-            num_steps=7500,
+            num_steps=7000,
             batch_seconds=20.0,
             num_buckets=8,
             peak_learning_rate=2e-3,
@@ -164,6 +164,7 @@ def speechocean762_small() -> Recipe:
             # At 5 the scores were decided while every output was still blank.
             score_learning_rate_factor=1.0,
             stage1_fraction=0.4,
+            alignment_fraction=0.07,
             ffn_dropout=0.0,
             attention_dropout=0.0,
             residual_dropout=0.0,
