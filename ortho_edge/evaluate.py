@@ -32,6 +32,8 @@ class Arguments:
     set: str
     """RECIPE/SET, such as digits/unseen or digits/dev, or a folder with transcripts.tsv and
     audio/<utterance>.flac (the columns utterance, speaker and text are read)."""
+    subnets: tuple[str, ...] = ()
+    """Sizes of a checkpoint, by name, such as s100; all by default."""
     data: Path | None = None
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
     synthetic: Path | None = None
@@ -70,7 +72,9 @@ def main(arguments: Arguments) -> None:
             f"--plot compares a checkpoint's subnets; {arguments.model} is one artefact"
         )
     torch.set_num_threads(arguments.threads)
-    encoders, tokens, costs, features = _encoders(arguments.model, arguments.threads)
+    encoders, tokens, costs, features = _encoders(
+        arguments.model, arguments.subnets, arguments.threads
+    )
     tokens = _with_words(tokens, arguments)
     options = DataOptions(root=arguments.data, synthetic=arguments.synthetic)
     cuts = speech_set(arguments.set, options)
@@ -197,10 +201,12 @@ def _plot(
 
 
 def _encoders(
-    model: Path, threads: int
+    model: Path, subnets: tuple[str, ...], threads: int
 ) -> "tuple[dict[str, Encoder], Tokens, dict[str, dict[str, float]], Features]":
     """Encoders by name, their symbols, what each costs, and what makes their input."""
     if not model.is_dir():
+        if subnets:
+            raise UserError(f"--subnets names sizes of a checkpoint; {model} is one artefact")
         from ortho_export.artefact import load_artefact
 
         artefact = load_artefact(model, threads=threads)
@@ -214,7 +220,12 @@ def _encoders(
     space = checkpoint.supernet.space
     encoders: dict[str, Encoder] = {}
     costs: dict[str, dict[str, float]] = {}
+    known = [one.name for one in checkpoint.subnets]
+    if unknown := [name for name in subnets if name not in known]:
+        raise UserError(f"{model} has no size {unknown[0]!r}; known: {', '.join(known)}")
     for one in checkpoint.subnets:
+        if subnets and one.name not in subnets:
+            continue
         encoders[one.name] = compact(checkpoint.supernet, one.subnet, one.head)
         costs[one.name] = {
             "params": space.cost(one.subnet, "params"),
