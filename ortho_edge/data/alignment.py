@@ -1,10 +1,9 @@
 """Which symbol an encoder frame should carry, where it is known when words or symbols were said."""
 
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from lhotse import MonoCut
 from lhotse.cut import Cut
 from lhotse.supervision import AlignmentItem
 
@@ -65,7 +64,7 @@ def _aligned(cut: Cut, tokens: Vocabulary) -> list[tuple[AlignmentItem, list[int
     return [(item, tokens.encode(item.symbol)) for item in tiers.get("word", [])]
 
 
-def spread_evenly(cut: MonoCut, samples: np.ndarray, tokens: Vocabulary) -> MonoCut:
+def spread_evenly(cut: Cut, samples: np.ndarray, tokens: Vocabulary) -> Cut:
     """The cut with a ``symbol`` alignment as in the flat start of hidden Markov models.
 
     The symbols share the time between the first and the last loud frame. Few are where they were
@@ -84,7 +83,7 @@ def spread_evenly(cut: MonoCut, samples: np.ndarray, tokens: Vocabulary) -> Mono
     start, stop = loud_stretch(samples)
     length = (stop - start) / max(len(ids), 1)
     items = [AlignmentItem(str(one), start + i * length, length) for i, one in enumerate(ids)]
-    return cast("MonoCut", cut.map_supervisions(lambda one: one.with_alignment("symbol", items)))
+    return cut.map_supervisions(lambda one: one.with_alignment("symbol", items))
 
 
 def loud_stretch(samples: np.ndarray) -> tuple[float, float]:

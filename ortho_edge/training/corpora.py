@@ -6,7 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from lhotse import CutSet, MonoCut
+from lhotse import CutSet
 from lhotse.cut import Cut
 
 from ortho_edge.cli import UserError
@@ -236,7 +236,6 @@ def speechocean762_corpus(
 
 
 def _spread(cut: Cut, tokens: Tokens) -> Cut:
-    assert isinstance(cut, MonoCut)
     try:
         return spread_evenly(cut, load_cut(cut, shared_cache()), tokens)
     except AudioError:
