@@ -49,6 +49,8 @@ class Arguments:
     """Added for every word."""
     tune_on: str | None = None
     """Development set, as in --set, on which --lm-weight and --word-score are chosen."""
+    tuning_utterances: int = 500
+    """Most utterances of --tune-on; each is decoded ten times for each size."""
     out: Path | None = None
     """Also write the table, every transcript included, as JSON."""
     plot: Path | None = None
@@ -71,6 +73,8 @@ def main(arguments: Arguments) -> None:
         raise UserError(
             f"--plot compares a checkpoint's subnets; {arguments.model} is one artefact"
         )
+    if arguments.tuning_utterances < 1:
+        raise UserError(f"--tuning-utterances must be 1 or more, not {arguments.tuning_utterances}")
     torch.set_num_threads(arguments.threads)
     encoders, tokens, costs, features = _encoders(
         arguments.model, arguments.subnets, arguments.threads
@@ -183,7 +187,8 @@ def _searches(
         return dict.fromkeys(encoders, search)
     cuts = development_set(arguments.tune_on, arguments.set, options)
     return {
-        name: tuned(search, encoder, cuts, tokens, features) for name, encoder in encoders.items()
+        name: tuned(search, encoder, cuts, tokens, features, arguments.tuning_utterances)
+        for name, encoder in encoders.items()
     }
 
 
