@@ -3,7 +3,8 @@
 python -m bench.methods_table runs/small --set digits_small/unseen --reference alone
 
 reads every `*/checkpoint` below the folder. Runs of one size belong together when they share
-method, seed and, up to its last `-`, the folder's name without the size (`alone-038-s1`).
+method, seed and, up to its last `-`, the folder's name without the size (`alone-038-s1`). Where a
+set states the age of its speakers, children and adults have tables of their own.
 """
 
 import json
@@ -25,6 +26,7 @@ from ortho_edge.plots import to_png
 from ortho_edge.reporting.comparison import paired_difference
 from ortho_edge.reporting.runs import Run, Scores, load_run, score_sizes, with_scores
 from ortho_edge.training.corpora import DataOptions
+from ortho_edge.training.evaluation import ErrorRates, character_errors, word_errors
 from ortho_edge.training.speech_sets import speech_set
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ class Arguments:
     """Folder of the corpora."""
     out: Path | None = None
     """Also write every figure as JSON."""
+    evaluated: tuple[Path, ...] = ()
+    """What `ortho_edge.evaluate --out` wrote, such as error rates with a language model: goes to
+    --out, without the transcripts."""
     plot: Path | None = None
     """Also draw WER against FLOPs on the first set, a line per row."""
 
@@ -66,6 +71,11 @@ class Entry:
     def scores(self, name: str) -> Scores:
         """On a set."""
         return self.run.scores[name][self.trained.name]
+
+    def rates(self, name: str, group: str | None = None) -> ErrorRates:
+        """On a set, or of a group of its speakers."""
+        scores = self.scores(name)
+        return scores.rates if group is None else scores.groups[group]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,18 +133,25 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     ]
 
 
-def table(found: Sequence[Row], set_name: str) -> str:
+def groups(found: Sequence[Row], set_name: str) -> list[str]:
+    """The groups of speakers of a set, if it states their age."""
+    entry = next(iter(found[0].entries.values()))
+    return list(entry.scores(set_name).groups)
+
+
+def table(found: Sequence[Row], set_name: str, group: str | None = None) -> str:
     """WER and CER of every size, and the time of all updates."""
+    title = set_name if group is None else f"{set_name}, {group}"
     sizes = max(len(row.entries) for row in found)
     lines = [
-        f"| {set_name}: WER / CER, % (FLOPs) |" + " |" * sizes + " minutes |",
+        f"| {title}: WER / CER, % (FLOPs) |" + " |" * sizes + " minutes |",
         "| --- |" + " ---: |" * (sizes + 1),
     ]
     for row in found:
         cells = [
             f"{rates.wer:.1f} / {rates.cer:.1f} ({100 * entry.share:.0f} %)"
             for entry in row.entries.values()
-            for rates in [entry.scores(set_name).rates]
+            for rates in [entry.rates(set_name, group)]
         ]
         cells += [""] * (sizes - len(cells))
         lines.append(f"| {row.name} | {' | '.join(cells)} | {row.minutes:.1f} |")
@@ -145,8 +162,8 @@ def differences(found: Sequence[Row], set_name: str, reference: str) -> str:
     """How far each row is above the reference of its seed, in points, with 95 % intervals."""
     known = {row.name: row for row in found}
     lines = [
-        f"| {set_name}: WER above {reference}, points (95 %) | size | |",
-        "| --- | --- | --- |",
+        f"| {set_name}: above {reference}, points (95 %) | size | WER | CER |",
+        "| --- | --- | --- | --- |",
     ]
     for row in found:
         base = known.get(f"{reference}-{row.name.rpartition('-')[2]}")
@@ -154,9 +171,12 @@ def differences(found: Sequence[Row], set_name: str, reference: str) -> str:
             continue
         for size in (name for name in row.entries if name in base.entries):
             ours, theirs = (one.entries[size].scores(set_name).transcripts for one in (row, base))
-            gap = paired_difference(ours, theirs)
-            low, high = gap.interval
-            lines.append(f"| {row.name} | {size} | {gap.points:+.1f} ({low:+.1f} to {high:+.1f}) |")
+            cells = []
+            for count in (word_errors, character_errors):
+                gap = paired_difference(ours, theirs, count=count)
+                low, high = gap.interval
+                cells.append(f"{gap.points:+.1f} ({low:+.1f} to {high:+.1f})")
+            lines.append(f"| {row.name} | {size} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -201,11 +221,29 @@ def main(arguments: Arguments) -> None:
             runs[number] = with_scores(runs[number], name, score_sizes(one, name, cuts))
     found = rows(runs)
     for name in arguments.set:
-        print(f"{table(found, name)}\n\n{differences(found, name, arguments.reference)}\n")
+        for group in (None, *groups(found, name)):
+            print(f"{table(found, name, group)}\n")
+        print(f"{differences(found, name, arguments.reference)}\n")
     if arguments.plot is not None:
         write_atomically(arguments.plot, to_png(picture(found, arguments.set[0])))
     if arguments.out is not None:
-        write_atomically(arguments.out, json.dumps(_record(found, arguments.set), indent=1) + "\n")
+        record = _record(found, arguments.set) + evaluated(arguments.evaluated)
+        write_atomically(arguments.out, json.dumps(record, indent=1) + "\n")
+
+
+def evaluated(paths: Sequence[Path]) -> list[dict]:
+    """What `ortho_edge.evaluate` found, an entry for each size."""
+    files = [json.loads(path.read_text("utf-8")) for path in paths]
+    return [
+        {
+            "model": one["model"],
+            "set": one["set"],
+            "size": size,
+            **{key: value for key, value in rates.items() if key != "transcripts"},
+        }
+        for one in files
+        for size, rates in one["results"].items()
+    ]
 
 
 def _record(found: Sequence[Row], sets: Sequence[str]) -> list[dict]:
@@ -221,16 +259,20 @@ def _record(found: Sequence[Row], sets: Sequence[str]) -> list[dict]:
             "flops_share": entry.share,
             "kept": list(entry.trained.subnet.kept),
             "entropy": entry.run.checkpoint.provenance["row_entropy_at_freeze"],
+            "updates": entry.run.settings["num_steps"],
             "update_minutes": update_minutes(entry.run),
             "dev_wer": entry.trained.metrics.get("dev_wer"),
             **{
                 f"{name}/{key}": value
-                for name in sets
-                for rates in [entry.scores(name).rates]
+                for set_name in sets
+                for group in (None, *groups(found, set_name))
+                for name in [set_name if group is None else f"{set_name}/{group}"]
+                for rates in [entry.rates(set_name, group)]
                 for key, value in (
                     ("wer", rates.wer),
                     ("interval", rates.wer_interval),
                     ("cer", rates.cer),
+                    ("cer_interval", rates.cer_interval),
                 )
             },
         }

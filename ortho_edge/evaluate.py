@@ -32,6 +32,8 @@ class Arguments:
     set: str
     """RECIPE/SET, such as digits/unseen or digits/dev, or a folder with transcripts.tsv and
     audio/<utterance>.flac (the columns utterance, speaker and text are read)."""
+    subnets: tuple[str, ...] = ()
+    """Sizes of a checkpoint, by name, such as s100; all by default."""
     data: Path | None = None
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
     synthetic: Path | None = None
@@ -47,6 +49,8 @@ class Arguments:
     """Added for every word."""
     tune_on: str | None = None
     """Development set, as in --set, on which --lm-weight and --word-score are chosen."""
+    tuning_utterances: int = 500
+    """Most utterances of --tune-on; each is decoded ten times for each size."""
     out: Path | None = None
     """Also write the table, every transcript included, as JSON."""
     plot: Path | None = None
@@ -69,8 +73,12 @@ def main(arguments: Arguments) -> None:
         raise UserError(
             f"--plot compares a checkpoint's subnets; {arguments.model} is one artefact"
         )
+    if arguments.tuning_utterances < 1:
+        raise UserError(f"--tuning-utterances must be 1 or more, not {arguments.tuning_utterances}")
     torch.set_num_threads(arguments.threads)
-    encoders, tokens, costs, features = _encoders(arguments.model, arguments.threads)
+    encoders, tokens, costs, features = _encoders(
+        arguments.model, arguments.subnets, arguments.threads
+    )
     tokens = _with_words(tokens, arguments)
     options = DataOptions(root=arguments.data, synthetic=arguments.synthetic)
     cuts = speech_set(arguments.set, options)
@@ -92,11 +100,12 @@ def main(arguments: Arguments) -> None:
     for name, one in weights.items():
         print(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in one.items()))
     groups = speaker_groups(cuts)
-    for group, of_group in _by_group(transcripts, groups).items():
+    by_group = _by_group(transcripts, groups)
+    for group, of_group in by_group.items():
         print(f"\n{group}:\n{_table(of_group, costs)}")
     if arguments.out is not None:
         facts = {name: {**costs[name], **weights.get(name, {})} for name in rates}
-        _write(arguments, rates, facts, transcripts)
+        _write(arguments, rates, by_group, facts, transcripts)
     if arguments.plot is not None:
         _plot(arguments, {name: rates[name] for name in encoders}, costs)
 
@@ -104,6 +113,7 @@ def main(arguments: Arguments) -> None:
 def _write(
     arguments: Arguments,
     rates: "dict[str, ErrorRates]",
+    by_group: "dict[str, dict[str, ErrorRates]]",
     facts: dict[str, dict[str, float]],
     transcripts: "dict[str, list[Transcript]]",
 ) -> None:
@@ -114,6 +124,7 @@ def _write(
         name: {
             **asdict(rates[name]),
             **facts[name],
+            "groups": {group: asdict(of_group[name]) for group, of_group in by_group.items()},
             "transcripts": [asdict(one) for one in transcripts[name]],
         }
         for name in rates
@@ -176,7 +187,8 @@ def _searches(
         return dict.fromkeys(encoders, search)
     cuts = development_set(arguments.tune_on, arguments.set, options)
     return {
-        name: tuned(search, encoder, cuts, tokens, features) for name, encoder in encoders.items()
+        name: tuned(search, encoder, cuts, tokens, features, arguments.tuning_utterances)
+        for name, encoder in encoders.items()
     }
 
 
@@ -194,10 +206,12 @@ def _plot(
 
 
 def _encoders(
-    model: Path, threads: int
+    model: Path, subnets: tuple[str, ...], threads: int
 ) -> "tuple[dict[str, Encoder], Tokens, dict[str, dict[str, float]], Features]":
     """Encoders by name, their symbols, what each costs, and what makes their input."""
     if not model.is_dir():
+        if subnets:
+            raise UserError(f"--subnets names sizes of a checkpoint; {model} is one artefact")
         from ortho_export.artefact import load_artefact
 
         artefact = load_artefact(model, threads=threads)
@@ -211,7 +225,12 @@ def _encoders(
     space = checkpoint.supernet.space
     encoders: dict[str, Encoder] = {}
     costs: dict[str, dict[str, float]] = {}
+    known = [one.name for one in checkpoint.subnets]
+    if unknown := [name for name in subnets if name not in known]:
+        raise UserError(f"{model} has no size {unknown[0]!r}; known: {', '.join(known)}")
     for one in checkpoint.subnets:
+        if subnets and one.name not in subnets:
+            continue
         encoders[one.name] = compact(checkpoint.supernet, one.subnet, one.head)
         costs[one.name] = {
             "params": space.cost(one.subnet, "params"),

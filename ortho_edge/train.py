@@ -20,7 +20,8 @@ class Arguments:
     """
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """digits, digits_small, speechocean762, librispeech_512 or tedlium2_384."""
+    """digits, digits_small, speechocean762, speechocean762_small, librispeech_512 or
+    tedlium2_384."""
     out: Path | None = None
     """Folder of the run; runs/<recipe> by default."""
     data: Path | None = None

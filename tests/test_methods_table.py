@@ -1,11 +1,21 @@
 """The table of methods: which runs stand in one row, and what they took."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from bench.methods_table import differences, picture, rows, table, update_minutes
+from bench.methods_table import (
+    differences,
+    evaluated,
+    groups,
+    picture,
+    rows,
+    table,
+    update_minutes,
+)
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.reporting.runs import Run, Scores
@@ -74,6 +84,7 @@ def test_an_update_that_was_interrupted_takes_no_time() -> None:
 
 def test_rows_are_compared_with_the_reference_of_their_seed() -> None:
     lines = differences(rows(RUNS), "set", "alone").splitlines()
+    assert len({line.count("|") for line in lines}) == 1, "WER and CER stand side by side"
     assert [line.split(" (")[0] for line in lines[2:]] == [
         "| ortho-s1 | s100 | -100.0",
         "| ortho-s1 | s050 | -100.0",
@@ -85,6 +96,34 @@ def test_the_table_has_a_cell_for_every_size() -> None:
     assert lines[2].startswith("| ortho-s1 | 0.0 / 0.0 (100 %) | 0.0 / 0.0 (")
     assert "100.0 / " in lines[3]
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_groups_of_speakers_have_tables_of_their_own() -> None:
+    scores = RUNS[0].scores["set"]["s100"]
+    sizes = {
+        size: replace(one, groups={"adults": scores.rates})
+        for size, one in RUNS[1].scores["set"].items()
+    }
+    found = rows([RUNS[0], replace(RUNS[0], name="other-s1", scores={"set": sizes})])
+    assert groups(found, "set") == []
+    assert groups(found[1:], "set") == ["adults"]
+    entry = found[1].entries["s100"]
+    assert (entry.rates("set").wer, entry.rates("set", "adults").wer) == (100, 0)
+
+
+def test_what_evaluate_wrote_goes_to_the_record_without_its_transcripts(tmp_path: Path) -> None:
+    results = {"s100 + LM": {"wer": 50.0, "lm_weight": 1.0, "transcripts": [{"cut_id": "a"}]}}
+    path = tmp_path / "lm.json"
+    path.write_text(json.dumps({"model": "run/checkpoint", "set": "set", "results": results}))
+    assert evaluated([path]) == [
+        {
+            "model": "run/checkpoint",
+            "set": "set",
+            "size": "s100 + LM",
+            "wer": 50.0,
+            "lm_weight": 1.0,
+        }
+    ]
 
 
 def test_the_picture_has_a_line_per_row() -> None:

@@ -22,8 +22,8 @@ SMALL = TrainedSubnet(name="s030", subnet=Subnet.of(len(SPACE), [1, 2, 15, 17]),
 
 def rates(wer: float) -> ErrorRates:
     return ErrorRates(
-        wer=wer, wer_interval=(wer - 2, wer + 3), cer=1.0, words=10, utterances=5, speakers=1,
-        resampled="utterances",
+        wer=wer, wer_interval=(wer - 2, wer + 3), cer=1.0, cer_interval=(0.5, 2.0), words=10,
+        utterances=5, speakers=1, resampled="utterances",
     )  # fmt: skip
 
 

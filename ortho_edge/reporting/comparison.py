@@ -1,7 +1,7 @@
 """Runs beside each other: differences of error rates and overlap of what they selected."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,7 +21,7 @@ CHANCE_SAMPLES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Word error rate of one model minus that of another on the same utterances, in points."""
+    """Error rate of one model minus that of another on the same utterances, in points."""
 
     points: float
     interval: tuple[float, float]
@@ -29,14 +29,18 @@ class Difference:
 
 
 def paired_difference(
-    ours: Sequence[Transcript], theirs: Sequence[Transcript], seed: int = 0
+    ours: Sequence[Transcript],
+    theirs: Sequence[Transcript],
+    seed: int = 0,
+    count: Callable[[Transcript], tuple[int, int]] = word_errors,
 ) -> Difference:
-    """How much higher the first word error rate is, and how far chance could move that.
+    """How much higher the first error rate is, and how far chance could move that.
 
     Args:
         ours: Transcripts of one model.
         theirs: Those of the other, of the same utterances in any order.
         seed: Of the bootstrap.
+        count: What is wrong and what was said in an utterance: words, or `character_errors`.
 
     Raises:
         ValueError: The utterances are not the same, or have no words.
@@ -49,8 +53,8 @@ def paired_difference(
     spoken = [one for one in ours if one.reference.strip()]
     if not spoken:
         raise ValueError("no reference words to compare with")
-    errors, words = np.array([word_errors(one) for one in spoken], dtype=np.float64).T
-    errors -= [word_errors(other[one.cut_id])[0] for one in spoken]
+    errors, words = np.array([count(one) for one in spoken], dtype=np.float64).T
+    errors -= [count(other[one.cut_id])[0] for one in spoken]
     groups = resampling_groups(spoken)
     errors, words = np.bincount(groups, errors), np.bincount(groups, words)
     drawn = np.random.default_rng(seed).integers(len(errors), size=(BOOTSTRAP_SAMPLES, len(errors)))

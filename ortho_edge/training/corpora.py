@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,11 @@ from lhotse.cut import Cut
 
 from ortho_edge.cli import UserError
 from ortho_edge.data import corpora
+from ortho_edge.data.alignment import spread_evenly
+from ortho_edge.data.audio import AudioError
 from ortho_edge.data.digit_strings import digit_strings
 from ortho_edge.data.preparation import CHARACTERS, PreparedCorpus
-from ortho_edge.data.waveforms import each_cut
+from ortho_edge.data.waveforms import each_cut, load_cut, shared_cache
 from ortho_edge.tokens import Tokens, character_tokens
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
@@ -198,16 +200,46 @@ class _SyntheticVoices:
         return self.held_out[:: max(1, len(self.held_out) // 60)]
 
 
-def speechocean762_corpus(options: DataOptions) -> Corpus:
-    """All sentences of speechocean762 in characters."""
+SHORT_SENTENCE = 3.2
+"""Seconds of the sentences that a curriculum begins with: the shorter third."""
+
+
+def speechocean762_corpus(
+    options: DataOptions, *, short_first: float = 0.0, flat_start: bool = False
+) -> Corpus:
+    """All sentences of speechocean762 in characters.
+
+    Args:
+        options: Where data is.
+        short_first: Share of the updates in which epochs begin that hold short sentences alone:
+            CTC leaves blank sooner on these.
+        flat_start: Spread the characters of each training sentence evenly over its loud part, for
+            the cross-entropy of aligned frames.
+    """
     root = corpora.data_root(options.root)
+    tokens = character_tokens(characters=CHARACTERS)
     sentences = corpora.speechocean762(root, "train").to_eager()
+
+    # Evaluation does without, and reading all audio takes a while.
+    @cache
+    def epochs() -> tuple[CutSet, CutSet]:
+        cuts = [_spread(cut, tokens) for cut in each_cut(sentences)] if flat_start else sentences
+        whole = CutSet.from_cuts(cuts)
+        return whole, CutSet.from_cuts(_filtered(whole, lambda cut: cut.duration <= SHORT_SENTENCE))
+
     return Corpus(
-        tokens=character_tokens(characters=CHARACTERS),
-        training_cuts=lambda epoch, progress: sentences,
+        tokens=tokens,
+        training_cuts=lambda epoch, progress: epochs()[progress < short_first],
         development={"dev": corpora.speechocean762(root, "dev").to_eager()},
         test={"test": lambda: corpora.speechocean762(root, "test").to_eager()},
     )
+
+
+def _spread(cut: Cut, tokens: Tokens) -> Cut:
+    try:
+        return spread_evenly(cut, load_cut(cut, shared_cache()), tokens)
+    except AudioError:
+        return cut  # Counted where batches are made.
 
 
 def librispeech_corpus(options: DataOptions) -> Corpus:

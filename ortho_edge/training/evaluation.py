@@ -45,6 +45,7 @@ class ErrorRates:
         wer: Word error rate.
         wer_interval: 95 % bootstrap interval of the word error rate.
         cer: Character error rate.
+        cer_interval: 95 % bootstrap interval of the character error rate.
         words: Reference words.
         utterances: Utterances.
         speakers: Speakers.
@@ -54,6 +55,7 @@ class ErrorRates:
     wer: float
     wer_interval: tuple[float, float]
     cer: float
+    cer_interval: tuple[float, float]
     words: int
     utterances: int
     speakers: int
@@ -61,7 +63,7 @@ class ErrorRates:
 
 
 def error_rates(transcripts: Sequence[Transcript], seed: int = 0) -> ErrorRates:
-    """WER and CER of transcripts, and the WER's bootstrap interval.
+    """WER and CER of transcripts, and their bootstrap intervals.
 
     Args:
         transcripts: At least one reference word in total.
@@ -73,16 +75,15 @@ def error_rates(transcripts: Sequence[Transcript], seed: int = 0) -> ErrorRates:
     spoken = [one for one in transcripts if one.reference.strip()]
     if not spoken:
         raise ValueError("no reference words to compare with")
-    errors, words = np.array([word_errors(one) for one in spoken], dtype=np.float64).T
+    wrong_words, words = np.array([word_errors(one) for one in spoken], dtype=np.float64).T
+    wrong, characters = np.array([character_errors(one) for one in spoken], dtype=np.float64).T
     groups = resampling_groups(spoken)
     speakers = len({one.speaker for one in spoken})
     return ErrorRates(
-        wer=float(100 * errors.sum() / words.sum()),
-        wer_interval=_bootstrap(
-            np.bincount(groups, errors), np.bincount(groups, words), np.random.default_rng(seed)
-        ),
-        cer=100
-        * float(jiwer.cer([one.reference for one in spoken], [one.hypothesis for one in spoken])),
+        wer=float(100 * wrong_words.sum() / words.sum()),
+        wer_interval=_bootstrap(wrong_words, words, groups, seed),
+        cer=float(100 * wrong.sum() / characters.sum()),
+        cer_interval=_bootstrap(wrong, characters, groups, seed),
         words=int(words.sum()),
         utterances=len(spoken),
         speakers=speakers,
@@ -124,11 +125,19 @@ def word_errors(transcript: Transcript) -> tuple[int, int]:
     return wrong, measures.hits + measures.substitutions + measures.deletions
 
 
+def character_errors(transcript: Transcript) -> tuple[int, int]:
+    """Wrong characters and reference characters of one utterance."""
+    measures = jiwer.process_characters(transcript.reference, transcript.hypothesis)
+    wrong = measures.substitutions + measures.deletions + measures.insertions
+    return wrong, measures.hits + measures.substitutions + measures.deletions
+
+
 def _bootstrap(
-    errors: np.ndarray, words: np.ndarray, rng: np.random.Generator
+    errors: np.ndarray, words: np.ndarray, groups: np.ndarray, seed: int
 ) -> tuple[float, float]:
-    """95 % interval of sum(errors) / sum(words) in per cent, drawing entries with replacement."""
-    drawn = rng.integers(len(errors), size=(BOOTSTRAP_SAMPLES, len(errors)))
+    """95 % interval of sum(errors) / sum(words) in per cent, drawing groups with replacement."""
+    errors, words = np.bincount(groups, errors), np.bincount(groups, words)
+    drawn = np.random.default_rng(seed).integers(len(errors), size=(BOOTSTRAP_SAMPLES, len(errors)))
     rates = 100 * errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)

@@ -63,20 +63,22 @@ def tuned(
     cuts: CutSet,
     tokens: Tokens,
     features: Callable[[np.ndarray], Tensor] = fbank,
+    most: int = TUNING_UTTERANCES,
 ) -> BeamSearch:
     """The search with the weights of fewest word errors: first `lm_weight`, then `word_score`.
 
     Args:
         search: Over the right words; its weights are tried first and win where others tie.
         encoder: What is decoded.
-        cuts: Development data; of more than `TUNING_UTTERANCES` every second, third, ... is used.
+        cuts: Development data; of more than `most` every second, third, ... is used.
         tokens: The encoder's symbols.
         features: Makes what the encoder takes, see `evaluation_batches`.
+        most: Utterances that choose.
 
     Raises:
         ValueError: The data has no words.
     """
-    outputs = _outputs(encoder, cuts, tokens, features)
+    outputs = _outputs(encoder, cuts, tokens, features, most)
     best, fewest = search, _wer(search, outputs)
     for name, values in (("lm_weight", LM_WEIGHTS), ("word_score", WORD_SCORES)):
         around = best.options
@@ -90,11 +92,15 @@ def tuned(
 
 @torch.inference_mode()
 def _outputs(
-    encoder: Encoder, cuts: CutSet, tokens: Tokens, features: Callable[[np.ndarray], Tensor]
+    encoder: Encoder,
+    cuts: CutSet,
+    tokens: Tokens,
+    features: Callable[[np.ndarray], Tensor],
+    most: int,
 ) -> list[tuple[str, np.ndarray]]:
     outputs: list[tuple[str, np.ndarray]] = []
     every = list(each_cut(cuts))
-    some = CutSet.from_cuts(every[:: math.ceil(len(every) / TUNING_UTTERANCES) or 1])
+    some = CutSet.from_cuts(every[:: math.ceil(len(every) / most) or 1])
     for batch in evaluation_batches(some, tokens=tokens, max_duration=200.0, features=features):
         log_probs, lengths = encoder(batch.features, batch.feature_lengths)
         rows = log_probs.float().cpu().numpy()

@@ -1,6 +1,7 @@
 """Frame targets must lie where the words are heard, also after the audio was stretched."""
 
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.audio import Recording
 
-from ortho_edge.data.alignment import UNKNOWN
+from ortho_edge.data.alignment import UNKNOWN, frame_targets, loud_stretch, spread_evenly
 from ortho_edge.data.augmentation import Augmentation
 from ortho_edge.data.dataset import evaluation_batches, training_batches
 from ortho_edge.data.digit_strings import digit_strings
@@ -73,3 +74,27 @@ def test_words_of_several_symbols_and_unaligned_cuts_stay_unknown(strings: CutSe
         assert set(batch.frame_targets.unique().tolist()) == {UNKNOWN, 0}
     for batch in evaluation_batches(strings, tokens=TOKENS, max_duration=20.0):
         assert torch.equal(batch.frame_targets, torch.full_like(batch.frame_targets, UNKNOWN))
+
+
+def test_characters_share_the_loud_part_evenly(tmp_path: Path) -> None:
+    path = tmp_path / "tone.wav"
+    samples = 1e-3 * np.random.default_rng(0).standard_normal(32000)
+    samples[8000:24000] += 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    soundfile.write(path, samples, 16000)
+    supervision = SupervisionSegment("a", "a", 0.0, 2.0, text="AB C")
+    recording = Recording.from_file(path, recording_id="a")
+    cut = MonoCut("a", 0.0, 2.0, 0, recording=recording, supervisions=[supervision])
+    tokens = character_tokens(characters="ABC")
+    spread = spread_evenly(cut, samples.astype(np.float32), tokens)
+    targets = frame_targets(spread, tokens, 50).tolist()
+    # Five symbols in the second from 0.5 s on, of five frames each; the middle half is known.
+    assert targets[:12] == [0] * 12
+    assert targets[38:] == [0] * 12
+    known = [one for one in targets[12:38] if one not in (0, UNKNOWN)]
+    assert [one for one, _ in groupby(known)] == tokens.encode("AB C")
+    assert spread_evenly(cut.with_id("b"), samples, character_tokens(["AB"])).id == "b"
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0), np.zeros(100), np.zeros(16000)])
+def test_silence_is_loud_throughout(samples: np.ndarray) -> None:
+    assert loud_stretch(samples.astype(np.float32)) == (0.0, len(samples) / 16000)

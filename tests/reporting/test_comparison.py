@@ -13,7 +13,7 @@ from ortho_edge.reporting.runs import Run
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import character_tokens
-from ortho_edge.training.evaluation import Transcript, error_rates
+from ortho_edge.training.evaluation import Transcript, character_errors, error_rates
 
 WORDS = st.lists(st.sampled_from(["ONE", "TWO", "THREE"]), max_size=5).map(" ".join)
 TOKENS = character_tokens(["ONE", "TWO"])
@@ -42,6 +42,8 @@ def test_the_difference_is_that_of_the_two_rates(rows: list[tuple[str, str, str]
     theirs = [Transcript(str(i), "a", text, other) for i, (text, _, other) in enumerate(rows)]
     found = paired_difference(ours, theirs[::-1])
     assert found.points == pytest.approx(error_rates(ours).wer - error_rates(theirs).wer)
+    of_characters = paired_difference(ours, theirs, count=character_errors).points
+    assert of_characters == pytest.approx(error_rates(ours).cer - error_rates(theirs).cer)
     assert found.interval[0] <= found.points + 1e-9
     assert found.points - 1e-9 <= found.interval[1]
 

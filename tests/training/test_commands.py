@@ -23,6 +23,7 @@ def test_evaluate_a_folder_of_audio(
     assert status == 0
     results = json.loads(out.read_text())["results"]
     assert list(results) == ["s100", "s050"]
+    assert results["s100"]["groups"] == {}, "no age is stated"
     assert len(results["s100"]["transcripts"]) == 48
     assert results["s050"]["flops_share"] < 0.7 < results["s100"]["flops_share"]
     words = sum(len(one["reference"].split()) for one in results["s100"]["transcripts"])
@@ -39,6 +40,7 @@ def test_evaluate_a_folder_of_audio(
         (["--set", "digit/unseen"], "unknown set 'digit/unseen'"),
         (["--set", "nowhere"], "unknown set 'nowhere'"),
         (["--set", "digits/unseen", "--data", "/nowhere"], "/nowhere"),
+        (["--set", "digits/unseen", "--subnets", "s07"], "no size 's07'; known: s100, s050"),
     ],
 )
 def test_evaluate_names_the_mistake(
@@ -52,6 +54,15 @@ def test_evaluate_names_the_mistake(
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert message in error[0]
+
+
+def test_evaluate_takes_the_sizes_that_are_named(
+    command: Callable[..., int], checkpoint: Path, tones: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(evaluate, str(checkpoint), "--set", str(tones), "--subnets", "s050") == 0
+    table = capsys.readouterr().out
+    assert "s050" in table
+    assert "s100" not in table
 
 
 def test_evaluate_without_a_model(

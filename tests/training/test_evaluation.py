@@ -49,6 +49,8 @@ def test_the_interval_covers_chance_and_draws_speakers_when_there_are_enough() -
     assert rates.resampled == "speakers"
     assert 2.5 < rates.wer_interval[1] - rates.wer < 6
     assert 2.5 < rates.wer - rates.wer_interval[0] < 6
+    low, high = rates.cer_interval
+    assert low < rates.cer < high
     assert error_rates(transcripts[::20]).resampled == "utterances"
 
 

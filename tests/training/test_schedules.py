@@ -1,9 +1,15 @@
 """Schedules against their definitions, and the paper's settings."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+import soundfile
 
 from ortho_edge.cli import UserError
+from ortho_edge.data.waveforms import each_cut
 from ortho_edge.training.config import TrainingConfig
+from ortho_edge.training.corpora import DataOptions, speechocean762_corpus
 from ortho_edge.training.recipes import RECIPES, recipe
 from ortho_edge.training.schedules import learning_rate, penalty_weight, temperature
 
@@ -60,6 +66,24 @@ def test_recipes_have_the_papers_shapes() -> None:
 
 def test_every_recipe_is_called_by_its_own_name() -> None:
     assert {name: make().name for name, make in RECIPES.items()} == {name: name for name in RECIPES}
+
+
+def test_short_sentences_come_first(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        folder = tmp_path / "speechocean762" / split
+        (folder / "audio").mkdir(parents=True)
+        lines = ["utterance\tspeaker\tage\tgender\ttext"]
+        for name, seconds in (("short", 2), ("long", 4)):
+            path = folder / "audio" / f"{name}.opus"
+            noise = 0.1 * np.random.default_rng(0).standard_normal(16000 * seconds)
+            soundfile.write(path, noise, 16000, format="OGG", subtype="OPUS")
+            lines.append(f"{name}\ta\t7\tf\tYES")
+        (folder / "transcripts.tsv").write_text("\n".join(lines) + "\n")
+    corpus = recipe("speechocean762_small").corpus(DataOptions(root=tmp_path))
+    epochs = [[cut.id for cut in each_cut(corpus.training_cuts(0, done))] for done in (0.0, 0.5)]
+    assert epochs == [["short"], ["short", "long"]]
+    whole = speechocean762_corpus(DataOptions(root=tmp_path))
+    assert len(list(each_cut(whole.training_cuts(0, 0.0)))) == 2
 
 
 def test_unknown_recipe_names_the_choices() -> None:
