@@ -95,13 +95,13 @@ RUNTIMES: Mapping[str, RuntimeOverhead] = {
         title="ExecuTorch with XNNPACK",
         calls=1.0,
         copies=1.0,
-        memory=_memory("ExecuTorch 1.5.1", 7.8, 1.44, 0.84, 1.0),
+        memory=_memory("ExecuTorch 1.5.1", 6.76, 1.43, 0.63, 1.0),
     ),
     "onnxruntime": RuntimeOverhead(
         title="ONNX Runtime with its CPU provider",
         calls=1.5,
         copies=1.3,
-        memory=_memory("ONNX Runtime 1.32.0", 1.3, 1.68, 2.04, 0.0),
+        memory=_memory("ONNX Runtime 1.32.0", 0.85, 1.62, 1.99, 0.0),
     ),
 }
 
