@@ -70,7 +70,7 @@ def test_the_table(exported: Exported) -> None:
         assert "this host (not on the device)" in table[f"measured latency, {runtime}"]
         size = (exported.folder / file).stat().st_size / 1e6
         assert table[f"file size, {file}"] == f"{size:.2f} MB"
-        assert "of 0.001 allowed" in table[f"parity error, {file}"]
+        assert "of 0.0001 allowed" in table[f"parity error, {file}"]
     assert table["predicted memory"].endswith(" MB, not measured: an analytic estimate")
     assert lines[-3] == "sample.flac says: ONE TWO"
     heard = {line.partition(" hears: ")[2] for line in lines[-2:]}
