@@ -24,7 +24,7 @@ UTTERANCES = 24
 PARTS = (1, 2, 3)
 """A clip on its own is used whole and in so many parts: means over an utterance depend on it."""
 
-Calibration = Sequence[Float32[Tensor, "1 T bins"]]
+Calibration = Sequence[Float32[Tensor, "1 _ bins"]]
 """Features of speech, each an input of an encoder."""
 
 
