@@ -59,7 +59,7 @@ def calibration_features(
     tokens: Tokens,
     min_frames: int,
     max_frames: int,
-) -> list[Float32[Tensor, "1 T bins"]]:
+) -> list[Float32[Tensor, "1 _ bins"]]:
     """Features of real speech of several lengths, each an input of an encoder.
 
     Args:
