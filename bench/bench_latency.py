@@ -6,7 +6,6 @@ comes from the two in turns. Artefacts are built once per session.
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.kept import export_kept
 from bench.latency_table import BENCH
 from ortho_edge.checkpoint import DESCRIPTION, Checkpoint, load_checkpoint, shipped_checkpoint
 from ortho_edge.components import FRAMES_PER_SECOND
@@ -27,7 +27,6 @@ from ortho_edge.precision import Precision
 
 RUNTIMES = ("executorch", "onnxruntime")
 MEASURED_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
-SUFFIXES = {"executorch": ".pte", "onnxruntime": ".onnx"}
 SECONDS = (1.0, 4.0, 10.0)
 SHARE_SECONDS = 2.0
 """At most, to time a size and the full network in turns."""
@@ -80,17 +79,9 @@ def build(
     """Writes the artefact of a runtime, precision and subnet when it is first asked for."""
     named = pytestconfig.getoption("latency_files")
     folder = Path(named) if named else tmp_path_factory.mktemp("artefacts")
-    folder.mkdir(parents=True, exist_ok=True)
 
     def get(runtime: Key, subnet: str) -> Path:
-        name, precision = runtime
-        file = folder / f"{subnet}.{precision}{SUFFIXES[name]}"
-        if not file.exists():
-            # Only what is whole stands under its name, for a bench may be stopped.
-            with tempfile.TemporaryDirectory(dir=folder) as partial_folder:
-                trained = checkpoint.subnet(subnet)
-                runtimes[runtime].export(checkpoint, trained, Path(partial_folder)).replace(file)
-        return file
+        return export_kept(runtimes[runtime], folder, checkpoint, checkpoint.subnet(subnet))
 
     return get
 

@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 from scipy.optimize import nnls
 
+from bench.kept import export_kept
 from ortho_edge.cli import run
 from ortho_edge.devices.file_sizes import QUANTISED
 from ortho_edge.devices.latency import file_bytes
@@ -73,7 +74,6 @@ def main(arguments: Arguments) -> None:
     sizes: dict[tuple[str, str], list[tuple[Sequence[Work], int]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.files or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
         for name in arguments.subnets or [one.name for one in checkpoint.subnets]:
             trained = checkpoint.subnet(name)
             eager = alone(compact(checkpoint.supernet, trained.subnet, trained.head))
@@ -95,10 +95,7 @@ def main(arguments: Arguments) -> None:
             encoders, files = {"eager": kept("eager", eager)}, {}
             for precision in precisions:
                 for runtime in host_runtimes(precision, calibration):
-                    suffix = ".pte" if runtime.name == "executorch" else ".onnx"
-                    file = folder / f"{name}.{precision}{suffix}"
-                    if not file.exists():
-                        runtime.export(checkpoint, trained, folder)
+                    file = export_kept(runtime, folder, checkpoint, trained)
                     files[runtime.key] = (runtime, file)
                     recognizer = load_artefact(file)
                     encoders[runtime.key] = kept(runtime.key, alone(recognizer.encode_batch))

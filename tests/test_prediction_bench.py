@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench import bench_prediction
+from bench.kept import export_kept
 from bench.prediction import subnets, variants
 from bench.prediction.cycles import compiler, cycle_rows
 from bench.prediction.measuring import count_all
@@ -70,15 +71,15 @@ def test_what_an_interrupted_build_left_is_whole_and_not_made_again(
     )
     names = ("r00", "r01")
     first, second = (replace(checkpoint.subnets[0], name=name) for name in names)
-    keep = partial(subnets._export_kept, runtime, tmp_path, checkpoint)
-    made = keep(first, tmp_path)
+    keep = partial(export_kept, runtime, tmp_path, checkpoint)
+    made = keep(first)
     before = made.stat().st_mtime_ns
     with pytest.raises(KeyboardInterrupt):
-        keep(second, tmp_path)
+        keep(second)
     assert not (tmp_path / "r01.fp32.pte").exists()
     broken.clear()
-    assert keep(second, tmp_path).read_text() == "whole"
-    assert keep(first, tmp_path).stat().st_mtime_ns == before
+    assert keep(second).read_text() == "whole"
+    assert keep(first).stat().st_mtime_ns == before
 
 
 def test_counting_goes_on_where_it_was(checkpoint: Checkpoint, tmp_path: Path) -> None:

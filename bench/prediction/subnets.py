@@ -5,7 +5,6 @@ shapes (few heads, many convolutions) is among them.
 """
 
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from bench.kept import export_kept, kept_file
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint, shipped_checkpoint
 from ortho_edge.components import MODULES, ComponentSpace
 from ortho_edge.devices.probes import probes
@@ -30,7 +30,6 @@ NUM_SUBNETS = 64
 SMALLEST_SHARE, LARGEST_SHARE = 0.1, 0.97
 SEED = 20261125
 """Not that of the profiler's probes."""
-SUFFIXES = {"executorch": "pte", "onnxruntime": "onnx"}
 KEPT = Path(__file__).resolve().parent.parent / "cache"
 
 
@@ -84,7 +83,7 @@ class Artefacts:
 
     def file(self, runtime: Runtime, subnet: TrainedSubnet) -> Path:
         """The artefact of a subnet."""
-        return _kept_file(self.folder, runtime, subnet.name)
+        return kept_file(self.folder, runtime, subnet.name)
 
     def probe_file(self, runtime: Runtime, name: str) -> Path:
         """The artefact of one of the profiler's probes, made where it is missing."""
@@ -105,27 +104,16 @@ def built(folder: Path, precisions: Sequence[Precision], names: Sequence[str] = 
     there = tuple(
         one
         for one in held_out_subnets(checkpoint.supernet.space)
-        if all(_kept_file(folder, runtime, one.name).is_file() for runtime in runtimes)
+        if all(kept_file(folder, runtime, one.name).is_file() for runtime in runtimes)
     )
     return Artefacts(checkpoint=checkpoint, folder=folder, subnets=there, runtimes=runtimes)
-
-
-def _kept_file(folder: Path, runtime: Runtime, name: str) -> Path:
-    return folder / f"{name}.{runtime.precision}.{SUFFIXES[runtime.name]}"
 
 
 def _export_kept(
     runtime: Runtime, kept: Path, checkpoint: Checkpoint, subnet: TrainedSubnet, _: Path
 ) -> Path:
-    """The kept artefact of a subnet or probe, made where it is missing."""
-    file = _kept_file(kept, runtime, subnet.name)
-    if not file.is_file():
-        partial_folder = kept / f"partial-{os.getpid()}"
-        partial_folder.mkdir(exist_ok=True)
-        # Only what is whole stands under its name, for the build may be stopped.
-        runtime.export(checkpoint, subnet, partial_folder).replace(file)
-        partial_folder.rmdir()
-    return file
+    """What `Runtime.export` is replaced by: the folder that is asked for is not where it goes."""
+    return export_kept(runtime, kept, checkpoint, subnet)
 
 
 def build(folder: Path, precisions: Sequence[Precision], workers: int) -> None:
@@ -141,7 +129,7 @@ def build(folder: Path, precisions: Sequence[Precision], workers: int) -> None:
         (runtime, *network)
         for network in networks
         for runtime in asked.runtimes
-        if not _kept_file(folder, runtime, network[1].name).is_file()
+        if not kept_file(folder, runtime, network[1].name).is_file()
     ]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:

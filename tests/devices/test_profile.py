@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import logging
 import math
@@ -255,3 +256,27 @@ def test_what_is_written_is_toml_of_the_same_value(table: dict[str, Any]) -> Non
     read = tomllib.loads(write_table(table))
     assert read == table
     assert json.dumps(read, sort_keys=True) == json.dumps(table, sort_keys=True)
+
+
+@pytest.mark.parametrize("share", [0.96, 0.94])
+def test_a_fitted_module_may_beat_the_peak_by_little_and_an_analytic_one_may_not(
+    share: float,
+) -> None:
+    def with_front_end(profile: DeviceProfile, runtime: str) -> DeviceProfile:
+        costs = profile.runtimes[runtime]["fp32"]
+        peak = profile.hardware.core.peak_gflops
+        assert peak is not None
+        front_end = dataclasses.replace(
+            costs.modules["front_end"], us_per_mflop=share * 1000 / peak / costs.scale
+        )
+        changed = dataclasses.replace(costs, modules={**costs.modules, "front_end": front_end})
+        return dataclasses.replace(profile, runtimes={runtime: {"fp32": changed}})
+
+    profile = load_profile("raspberrypi5")
+    if share > 0.95:
+        with_front_end(profile, "executorch")
+    else:
+        with pytest.raises(ValueError, match=r"front_end: us_per_mflop \S+ beats the peak"):
+            with_front_end(profile, "executorch")
+    with pytest.raises(ValueError, match="beats the peak"):
+        with_front_end(profile, "onnxruntime")
