@@ -1,10 +1,12 @@
 """How a command reports a user's mistake, and a defect of ours."""
 
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -17,9 +19,13 @@ class Arguments:
 
     Attributes:
         device: Which device.
+        number: How many.
+        colour: Which colour.
     """
 
     device: str = "host"
+    number: int = 1
+    colour: Literal["red", "blue"] = "red"
 
     def __post_init__(self) -> None:
         if self.device == "forbidden":
@@ -66,13 +72,45 @@ def test_a_mistake_found_while_parsing_is_reported_alike(
     assert "device 'forbidden' is not allowed; known: host" in capsys.readouterr().err
 
 
-def test_an_unknown_option_is_status_2(
+LONG = "/a/folder/whose/path/is/longer/than/any/terminal/is/wide" + 8 * "/and-goes-on"
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--devise", "host"], "Unrecognized options: --devise, host; did you mean --device?"),
+        (["--device"], "Missing value for argument '--device'. Expected 1 values; see "),
+        (["--number", LONG], f"invalid literal for int() with base 10: {LONG!r}; see "),
+        (["host", "more"], "Unrecognized options: host, more; see "),
+        (["--colour", "grey"], "invalid choice 'grey' for argument '--colour'. Expected one of ("),
+    ],
+)
+def test_a_command_line_that_cannot_be_parsed_is_one_line_and_status_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    line: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    with pytest.raises(SystemExit) as stop:
+        start(monkeypatch, pytest.fail, *argv)
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert line in said.err
+    assert said.err.isascii()
+    assert said.err.count("\n") == 1
+    assert os.environ["COLUMNS"] == "40"
+
+
+def test_help_is_no_mistake(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        start(monkeypatch, pytest.fail, "--devise", "host")
-    assert stop.value.code == 2
-    assert "--devise" in capsys.readouterr().err
+        start(monkeypatch, pytest.fail, "--help")
+    assert stop.value.code == 0
+    assert "Which device." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("defect", [ValueError, KeyError, RuntimeError, OSError, AssertionError])
