@@ -2,15 +2,11 @@
 
 import dataclasses
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 import numpy as np
-from tqdm import tqdm
 
 from ortho_edge.atomic import atomic_folder
 from ortho_edge.checkpoint import SYMBOLS, Checkpoint, load_checkpoint
@@ -22,14 +18,12 @@ from ortho_edge.fleet import Demand, select_for_all
 from ortho_edge.precision import BY_DEFAULT, Precision
 from ortho_edge.selector import Selection
 from ortho_edge.subnet import Subnet
-from ortho_export import executorch, onnx
 from ortho_export.accuracy import Accuracy, measure_accuracy
 from ortho_export.artefact import Recognizer, load_artefact
 from ortho_export.auto import Choice, LatencyFrom, choose, predicted_ms
 from ortho_export.calibration import Calibration, speech_for
 from ortho_export.card import CARD, write_card
 from ortho_export.checks import check_latency
-from ortho_export.executorch import Delegation
 from ortho_export.facts import (
     FRAMES_PER_SECOND,
     MAX_FRAMES,
@@ -57,32 +51,11 @@ from ortho_export.results import (
     file_name,
 )
 from ortho_export.sample import SAMPLE, describe_sample, load_sample, sample_text
+from ortho_export.stages import Stages
 from ortho_export.targets import check_targets, executed, target_file, write_target
+from ortho_export.writing import Job, write_all
 
 LOADERS = {EXECUTORCH: load_program, ONNXRUNTIME: load_model}
-
-
-class Stages:
-    """A progress bar over named stages, on standard error."""
-
-    def __init__(self, total: int) -> None:
-        """Shows the empty bar."""
-        self._bar = tqdm(total=total, unit="stage", leave=False)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Shows the stage while it runs, then how long it took."""
-        start = monotonic()
-        self._bar.set_description(name)
-        try:
-            yield
-        except BaseException:
-            self._bar.close()
-            raise
-        tqdm.write(f"{name}: {monotonic() - start:.1f} s", file=sys.stderr)
-        self._bar.update(1)
-        if self._bar.n == self._bar.total:
-            self._bar.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +82,14 @@ def export(request: Request) -> Export:
     check_together(request)
     check_targets(request.also, request.input)
     model = _select(request)
-    stage = Stages(2 + len(request.tries) + (request.dev_set is not None) + len(request.also))
+    jobs = [*_jobs(request, model), *_warm_ups(request, model)]
+    stage = Stages(2 + len(jobs) + (request.dev_set is not None) + len(request.also))
     with atomic_folder(request.out) as folder:
         (folder / SYMBOLS).write_text(model.checkpoint.tokens.lines(), "utf-8")
         delegations = {}
-        for runtime, precision in request.tries:
-            with stage(f"writing {request.file(runtime, precision)}"):
-                delegations[runtime, precision] = _write(runtime, model, folder, precision)
+        for one in stage.written(write_all(jobs), [job.file for job in jobs]):
+            (folder / one.file).write_bytes(one.content)
+            delegations[one.file] = one.delegation
         tried = {key: load_artefact(folder / request.file(*key)) for key in request.tries}
         accuracy = None
         if request.dev_set is not None:
@@ -139,7 +113,7 @@ def export(request: Request) -> Export:
                 extra |= write_target(target, model.encoder, model.facts, folder, _clips(model))
         with stage("measuring"):
             latency = measure_latency(recognizers, request.budget.audio_seconds)
-            memory = _peak_memory(request, model, folder, precisions)
+            memory = _peak_memory(request, folder, precisions)
             checks = check_latency(
                 request.profile,
                 model.selection.chosen.latency,
@@ -153,7 +127,7 @@ def export(request: Request) -> Export:
             accuracy=accuracy,
             choices=choices,
             checks=checks,
-            delegation=next((delegations[key] for key in tried if delegations[key]), None),
+            delegation=next(filter(None, (delegations[request.file(*key)] for key in tried)), None),
         )
         check_budget(
             request.budget,
@@ -236,18 +210,41 @@ def _select(request: Request) -> _Model:
     )
 
 
-def _write(runtime: str, model: _Model, folder: Path, precision: Precision) -> Delegation | None:
-    file = folder / file_name(runtime, model.facts.input, precision)
-    if runtime == EXECUTORCH:
-        program = executorch.lower(
-            model.encoder, model.facts, precision, calibration=model.calibration
+def _jobs(request: Request, model: _Model) -> list[Job]:
+    """Every artefact that the request tries."""
+    return [
+        Job(
+            file=request.file(runtime, precision),
+            runtime=runtime,
+            precision=precision,
+            encoder=model.encoder,
+            facts=model.facts,
+            calibration=model.calibration,
         )
-        file.write_bytes(program.content)
-        return program.delegation
-    file.write_bytes(
-        onnx.to_onnx(model.encoder, model.facts, precision, calibration=model.calibration)
-    )
-    return None
+        for runtime, precision in request.tries
+    ]
+
+
+def _warm_ups(request: Request, model: _Model) -> list[Job]:
+    """The smallest artefact there is for each runtime whose peak memory will be measured."""
+    if not (request.is_for_this_host and can_measure()):
+        return []
+    supernet = model.checkpoint.supernet
+    empty = compact(supernet, Subnet.of(len(supernet.space), ()))
+    return [
+        Job(
+            file=_warm_up(request, runtime),
+            runtime=runtime,
+            precision="fp32",
+            encoder=empty,
+            facts=model.facts,
+        )
+        for runtime in request.runtimes
+    ]
+
+
+def _warm_up(request: Request, runtime: str) -> str:
+    return f"warm-up-{file_name(runtime, request.input)}"
 
 
 def _clips(model: _Model) -> Clips:
@@ -297,26 +294,19 @@ def _compare(
 
 
 def _peak_memory(
-    request: Request, model: _Model, folder: Path, precisions: Mapping[str, Precision]
+    request: Request, folder: Path, precisions: Mapping[str, Precision]
 ) -> dict[str, float]:
     """Measured peak memory by runtime; nothing where this host is not the device."""
-    if not (request.is_for_this_host and can_measure()):
-        return {}
-    # The smallest artefact there is makes the libraries count as loaded.
-    supernet = model.checkpoint.supernet
-    empty = compact(supernet, Subnet.of(len(supernet.space), ()))
     peaks = {}
     for runtime in request.runtimes:
-        warm_up = folder / f"warm-up-{file_name(runtime, request.input)}"
-        if runtime == EXECUTORCH:
-            warm_up.write_bytes(executorch.lower(empty, model.facts).content)
-        else:
-            warm_up.write_bytes(onnx.to_onnx(empty, model.facts))
-        file = folder / request.file(runtime, precisions[runtime])
-        peaks[runtime] = peak_memory_mb(
-            LOADERS[runtime], file, warm_up, request.budget.audio_seconds
-        )
-        warm_up.unlink()
+        # It makes the libraries count as loaded.
+        warm_up = folder / _warm_up(request, runtime)
+        if warm_up.exists():
+            file = folder / request.file(runtime, precisions[runtime])
+            peaks[runtime] = peak_memory_mb(
+                LOADERS[runtime], file, warm_up, request.budget.audio_seconds
+            )
+            warm_up.unlink()
     return peaks
 
 

@@ -56,13 +56,13 @@ class Overhead:
     kilocycles_per_mb: float
 
 
-LARGE = Overhead(kilocycles_per_call=43.5, kilocycles_per_mb=290)
+LARGE = Overhead(kilocycles_per_call=43.5, kilocycles_per_mb=277)
 """A wide out-of-order core."""
-MEDIUM = Overhead(kilocycles_per_call=72, kilocycles_per_mb=600)
+MEDIUM = Overhead(kilocycles_per_call=72, kilocycles_per_mb=573)
 """An out-of-order core of half that width."""
-SMALL = Overhead(kilocycles_per_call=120, kilocycles_per_mb=1200)
+SMALL = Overhead(kilocycles_per_call=120, kilocycles_per_mb=1146)
 """An in-order core."""
-BROWSER = Overhead(kilocycles_per_call=65, kilocycles_per_mb=435)
+BROWSER = Overhead(kilocycles_per_call=65, kilocycles_per_mb=415)
 """A wide core that runs WebAssembly: half as much again."""
 
 

@@ -1,6 +1,7 @@
 """`--precision auto` takes the fastest precision that keeps the words, and says why."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from ortho_export.accuracy import Accuracy, DevSet, alone, measure_accuracy
 from ortho_export.artefact import load_artefact
 from ortho_export.auto import choose
 from ortho_export.measure import Latency
-from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Request, file_name
+from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Request
+from ortho_export.writing import Job, Written
 from tests.export.tiny import Exported, bursts
 
 pytestmark = pytest.mark.export
@@ -78,12 +80,12 @@ def auto(exported: Exported, exported_int8: Exported, tmp_path: Path, speech: Pa
          monkeypatch: pytest.MonkeyPatch) -> Request:  # fmt: skip
     """A request for auto whose artefacts are those of the two exports."""
 
-    def write(runtime: str, model: object, folder: Path, precision: Precision) -> None:
-        source = exported if precision == "fp32" else exported_int8
-        name = file_name(runtime, precision=precision)
-        (folder / name).write_bytes((source.folder / name).read_bytes())
+    def write(job: Job) -> Written:
+        source = exported if job.precision == "fp32" else exported_int8
+        content = (source.folder / job.file).read_bytes()
+        return Written(file=job.file, content=content, delegation=None, seconds=1.0)
 
-    monkeypatch.setattr(pipeline, "_write", write)
+    monkeypatch.setattr(pipeline, "write_all", partial(map, write))
     return Request(
         profile=without_int8(load_profile("pixel8")),
         budget=Budget(latency_ms=1e3, audio_seconds=1.0),

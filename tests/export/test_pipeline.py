@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from ortho_export.measure import Latency, check_budget
 from ortho_export.parity import ParityError
 from ortho_export.report import table
 from ortho_export.results import EXECUTORCH, FILES, ONNXRUNTIME, Request
+from ortho_export.writing import Job, Written
 from tests.export.tiny import LARGE, SMALL, Exported, bursts
 
 pytestmark = pytest.mark.export
@@ -43,17 +45,25 @@ def request_for(exported: Exported, tmp_path: Path, pixel8: DeviceProfile) -> Re
 
 
 @pytest.fixture
-def copy_artefacts(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], None]:
+def copy_artefacts(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Change], None]:
     """Replaces the slow writing by copies of artefacts already made, then changed."""
 
     def replace(change: Change = lambda file: None) -> None:
-        def write(runtime: str, model: object, folder: Path, precision: str) -> Delegation | None:
-            file = folder / FILES[runtime]
-            file.write_bytes((exported.folder / FILES[runtime]).read_bytes())
-            change(file)
-            return DELEGATION if runtime == EXECUTORCH else None
+        def write(job: Job) -> Written:
+            file = tmp_path / FILES[job.runtime]
+            file.write_bytes((exported.folder / FILES[job.runtime]).read_bytes())
+            if job.file == file.name:
+                change(file)
+            return Written(
+                file=job.file,
+                content=file.read_bytes(),
+                delegation=DELEGATION if job.runtime == EXECUTORCH else None,
+                seconds=1.0,
+            )
 
-        monkeypatch.setattr(pipeline, "_write", write)
+        monkeypatch.setattr(pipeline, "write_all", partial(map, write))
 
     replace()
     return replace
@@ -233,7 +243,7 @@ def test_a_new_export_replaces_the_old(
 @pytest.mark.parametrize(
     ("where", "error"),
     [
-        ("_write", KeyboardInterrupt()),
+        ("write_all", KeyboardInterrupt()),
         ("_compare", KeyboardInterrupt()),
         ("measure_latency", RuntimeError("a defect")),
         ("write_manifest", KeyboardInterrupt()),
@@ -320,15 +330,8 @@ def test_every_measured_limit_is_named() -> None:
 
 @pytest.mark.slow
 def test_memory_of_this_host(
-    copy_artefacts: Callable[[Change], None],
-    request_for: Request,
-    exported: Exported,
-    monkeypatch: pytest.MonkeyPatch,
+    copy_artefacts: Callable[[Change], None], request_for: Request, exported: Exported
 ) -> None:
-    def lowered(encoder: object, facts: object) -> object:
-        return type("Program", (), {"content": exported.program.read_bytes()})
-
-    monkeypatch.setattr(pipeline.executorch, "lower", lowered)
     here = dataclasses.replace(
         request_for,
         profile=dataclasses.replace(request_for.profile, name="host"),

@@ -1,6 +1,7 @@
 """Core ML, Vulkan and ORT format: what each was checked for, and no more than that."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from ortho_export.card import CARD
 from ortho_export.executorch import Delegation, Program
 from ortho_export.facts import Facts
 from ortho_export.manifest import read_manifest
-from ortho_export.results import EXECUTORCH, Request
+from ortho_export.results import Request
 from ortho_export.targets import COREML, ORT, VULKAN, lower_for, to_ort
 from ortho_export.verify import SKIPPED, WRONG, verify
+from ortho_export.writing import Job, Written
 from tests.export.tiny import SMALL, Exported, bursts, tiny_checkpoint
 from tests.tolerances import tolerance
 
@@ -78,11 +80,10 @@ def test_the_operators_that_a_small_build_needs(converted: tuple[bytes, str]) ->
 def request_for(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """A request whose slow steps copy what was made already."""
 
-    def write(runtime: str, model: object, folder: Path, precision: str) -> Delegation | None:
-        assert precision == "fp32"
-        name = "model.pte" if runtime == EXECUTORCH else "model.onnx"
-        (folder / name).write_bytes((exported.folder / name).read_bytes())
-        return None
+    def write(job: Job) -> Written:
+        assert job.precision == "fp32"
+        content = (exported.folder / job.file).read_bytes()
+        return Written(file=job.file, content=content, delegation=None, seconds=1.0)
 
     def lower(target: str, encoder: object, facts: object) -> Program:
         return Program(
@@ -90,7 +91,7 @@ def request_for(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             delegation=Delegation(subgraphs=1, outside={}, planned_bytes=0),
         )
 
-    monkeypatch.setattr(pipeline, "_write", write)
+    monkeypatch.setattr(pipeline, "write_all", partial(map, write))
     monkeypatch.setattr(targets, "lower_for", lower)
     monkeypatch.setattr(targets, "to_onnx", lambda *args: exported.model.read_bytes())
     return Request(
