@@ -19,7 +19,7 @@ from ortho_export.card import CARD
 from ortho_export.ethos_u import environment, pipeline, profiling
 from ortho_export.ethos_u.compiled import FLOOR_DB
 from ortho_export.ethos_u.environment import MissingEnvironmentError, lower_all
-from ortho_export.ethos_u.profiling import held_out_jobs, profile_of, table_jobs
+from ortho_export.ethos_u.profiling import context_jobs, held_out_jobs, profile_of, table_jobs
 from ortho_export.ethos_u.protocol import GRAPH, TOSA, Answer, Cost, Job, Lowered, Request
 from ortho_export.ethos_u.static import StaticEncoder
 from ortho_export.ethos_u.windows import speech_windows
@@ -45,11 +45,21 @@ def lowered(name: str, cycles: int, sram_bytes: int = 8192) -> Lowered:
 
 @pytest.fixture(scope="module")
 def profile() -> DeviceProfile:
-    """Of the tiny architecture; every module costs 1000 cycles a unit, as many at every length."""
+    """Of the tiny architecture; every module costs 1000 cycles a unit, as many at every length.
+
+    Alone the modules of a block cost 77 more, whatever their number of units.
+    """
     space = tiny_checkpoint().supernet.space
     found = {
-        job.name: lowered(job.name, 1000 * max(1, len(job.kept)), 4096)
+        job.name: lowered(
+            job.name, 1000 * max(1, len(job.kept)) + 77 * (job.part == "module"), 4096
+        )
         for job in table_jobs(space, (1.0, 2.0))
+    }
+    # Front end, norm and head, and one module.
+    found |= {
+        job.name: lowered(job.name, 3000 + 1000 * len(job.kept))
+        for job in context_jobs(space, (1.0, 2.0))
     }
     # The only block is the last, so these are nowhere.
     found |= {one: lowered(one, 1500, 4096) for one in found if one.startswith("norm")}
@@ -208,6 +218,10 @@ def test_the_jobs_of_a_profile_are_every_choice_of_every_module_once() -> None:
     assert len({job.name for job in jobs}) == len(jobs) == 2 * (3 + 4 + 1 + 4)
     assert {len(job.kept) for job in jobs if job.name.startswith("ffn")} == {1, 2, 3, 4}
     assert {job.frames for job in jobs} == {100, 400}
+    whole = list(context_jobs(space, (1.0, 4.0)))
+    assert len({job.name for job in (*jobs, *whole)}) == len(jobs) + 2 * 4
+    assert {job.part for job in whole} == {"network"}
+    assert sorted(len(job.kept) for job in whole) == [0, 0, 1, 1, 1, 1, 1, 1]
     assert all(job.part == "network" and job.kept for job in held_out_jobs(space))
 
 
@@ -351,9 +365,13 @@ def test_a_profile_is_made_of_what_the_environment_answers(
             done(job.name)
         lengths = {clip.shape[1] for clip in request.calibration.values()}
         assert {job.frames for job in request.jobs} == lengths
-        return Answer(
-            lowered={job.name: lowered(job.name, 10 * job.frames) for job in request.jobs}
-        )
+        units = {job.name: max(1, len(job.kept)) for job in request.jobs}
+        # Front end, norm and head; a held-out network costs as much again.
+        units |= {job.name: 3 + len(job.kept) for job in request.jobs if job.part == "network"}
+        units |= {name: 2 * units[name] for name in units if name.startswith("held-out")}
+        return Answer(lowered={
+            job.name: lowered(job.name, 10 * job.frames * units[job.name]) for job in request.jobs
+        })  # fmt: skip
 
     monkeypatch.setattr(profiling, "lower_all", lower_all)
     monkeypatch.setattr(profiling, "python", lambda: Path("python"))
@@ -362,7 +380,9 @@ def test_a_profile_is_made_of_what_the_environment_answers(
     costs = read_profile(out).runtimes["ethos-u"]["int8-static"]
     assert costs.tables is not None
     assert costs.tables.audio_seconds == profiling.LENGTHS
-    assert costs.tables.modules["mhsa"].cycles == 3 * ((1000.0, 4000.0, 10_000.0),)
-    assert costs.error_percent is not None
-    assert costs.error_percent > 100, "each whole network was said to cost as much as a module"
+    assert costs.tables.modules["mhsa"].cycles == tuple(
+        (1000.0 * heads, 4000.0 * heads, 10_000.0 * heads) for heads in (1, 2, 3)
+    )
+    assert costs.tables.modules["front_end"].cycles == ((1000.0, 4000.0, 10_000.0),)
+    assert costs.error_percent == 50.0
     assert "predicts Vela's cycles of held-out subnets to" in capsys.readouterr().out

@@ -1,7 +1,9 @@
 """A profile of an Ethos-U: every module lowered alone, Vela's cycles and memory as tables.
 
 Vela prices one shape at a time, and in cycles a network costs the sum of its modules. So nothing is
-fitted: each number of units of each module, at each length, is one row and column. Whole random
+fitted: each number of units of each module, at each length, is one row and column. A module alone
+reads its input once more than inside a network, whatever its number of units; what that takes is
+found by a network that holds one module, against one that holds none, and comes off. Whole random
 subnets are lowered besides, and the profile states by how much their cycles differ.
 """
 
@@ -47,6 +49,8 @@ on."""
 MODULES: tuple[Module, ...] = ("ffn1", "mhsa", "conv")
 """One of each kind: both feed-forward modules are alike."""
 FIXED: tuple[Part, ...] = ("front_end", "norm", "last_norm", "ctc_head")
+EMPTY = "empty"
+"""In names of networks that are lowered whole."""
 NO_DIGEST = 64 * "0"
 """What is lowered here is deleted after it was counted."""
 
@@ -66,6 +70,17 @@ def table_jobs(space: ComponentSpace, lengths: Sequence[float] = LENGTHS) -> Ite
                     frames=frames,
                     part="module",
                 )
+
+
+def context_jobs(space: ComponentSpace, lengths: Sequence[float] = LENGTHS) -> Iterator[Job]:
+    """The network without modules, and with one unit of one module, for each kind and length."""
+    for seconds in lengths:
+        frames = round(seconds * FRAMES_PER_SECOND)
+        yield Job(name=_name(EMPTY, 0, seconds), kept=(), frames=frames)
+        for module in MODULES:
+            first = space.module_slice(0, module).start
+            name = _name(f"{EMPTY}-{KIND_OF[module]}", 1, seconds)
+            yield Job(name=name, kept=(first,), frames=frames)
 
 
 def held_out_jobs(space: ComponentSpace, seed: int = 0) -> Iterator[Job]:
@@ -106,7 +121,7 @@ def measure(
         raise UserError(f"unknown Ethos-U {accelerator!r}; known: {', '.join(ACCELERATORS)}")
     python()
     space = checkpoint.supernet.space
-    jobs = [*table_jobs(space), *held_out_jobs(space)]
+    jobs = [*table_jobs(space), *context_jobs(space), *held_out_jobs(space)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         answer = lower_all(costed(accelerator, checkpoint, sample, jobs), folder, done)
@@ -158,7 +173,7 @@ def profile_of(
     Args:
         accelerator: Vela's name of the configuration.
         space: Of the architecture.
-        lowered: By the name of the job, of `table_jobs` and `held_out`.
+        lowered: By the name of the job, of `table_jobs`, `context_jobs` and `held_out`.
         sizes: Bytes of each program.
         held_out: Whole subnets to check on.
         lengths: Of the tables, in seconds.
@@ -182,8 +197,8 @@ def profile_of(
     costs = RuntimeCost(
         provenance=VELA,
         source=(
-            f"{today}, {where}: every module lowered alone in {PRECISION}, checked on "
-            f"{len(held_out)} whole subnets"
+            f"{today}, {where}: every module lowered alone in {PRECISION}, less what it takes only "
+            f"there, checked on {len(held_out)} whole subnets"
         ),
         tables=tables,
         memory=MemoryCost(
@@ -230,24 +245,40 @@ def _tables(
     lengths: Sequence[float],
 ) -> ShapeTables:
     rows = {"front_end": 1, "norm": 1, "ctc_head": 1}
-    rows |= {KIND_OF[module]: space.num_units(module) for module in MODULES}
+    kinds = {KIND_OF[module]: space.num_units(module) for module in MODULES}
+    rows |= kinds
 
     # What even the smallest program holds besides weights, once in every program of a part.
     wrapping = min(
         sizes[job.name] - lowered[job.name].cost.flash_bytes for job in table_jobs(space, lengths)
     )
 
+    def cycles_of(name: str) -> int:
+        return lowered[name].cost.cycles
+
+    def alone(kind: str, seconds: float) -> int:
+        """Cycles of a module that it takes alone and not in a network."""
+        empty = cycles_of(_name(EMPTY, 0, seconds))
+        within = cycles_of(_name(f"{EMPTY}-{kind}", 1, seconds)) - empty
+        return cycles_of(_name(kind, 1, seconds)) - within
+
     def cost(kind: str, units: int, seconds: float) -> tuple[float, float, float]:
         """Cycles, SRAM and file in kB."""
         name = _name(kind, units, seconds)
-        found = lowered[name].cost
-        return found.cycles, found.sram_bytes / 1e3, (sizes[name] - wrapping) / 1e3
+        less = alone(kind, seconds) if kind in kinds else 0
+        sram = lowered[name].cost.sram_bytes
+        return cycles_of(name) - less, sram / 1e3, (sizes[name] - wrapping) / 1e3
 
     def front_end(seconds: float) -> tuple[float, float, float]:
-        # A network has one front end and one last norm, so what tells that norm from the others
-        # stands here, and a table of norms has one row.
-        ours, norm, last = (cost(one, 1, seconds) for one in ("front_end", "norm", "last_norm"))
-        return ours[0] + last[0] - norm[0], ours[1], ours[2] + last[2] - norm[2]
+        # A network has one front end and one last norm. So what tells that norm from the others
+        # stands here, with all else that a network without modules takes, and a table of norms has
+        # one row.
+        ours, norm, last, head = (
+            cost(one, 1, seconds) for one in ("front_end", "norm", "last_norm", "ctc_head")
+        )
+        others = space.architecture.num_blocks * norm[0] + head[0]
+        rest = cycles_of(_name(EMPTY, 0, seconds)) - others
+        return rest, ours[1], ours[2] + last[2] - norm[2]
 
     def table(kind: str) -> ModuleTable:
         costs = [
