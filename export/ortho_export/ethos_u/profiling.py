@@ -1,9 +1,9 @@
 """A profile of an Ethos-U: every module lowered alone, Vela's cycles and memory as tables.
 
 Vela prices one shape at a time, and in cycles a network costs the sum of its modules. So nothing is
-fitted: each number of units of each module, at each length, is one row and column. A module alone
-reads its input once more than inside a network, whatever its number of units; what that takes is
-found by a network that holds one module, against one that holds none, and comes off. Whole random
+fitted: each number of units of each module, at each length, is one row and column. A module alone,
+or right behind the front end, takes some cycles more than behind another module, whatever its
+number of units: networks of one and of two modules tell how many, and they come off. Whole random
 subnets are lowered besides, and the profile states by how much their cycles differ.
 """
 
@@ -49,7 +49,9 @@ on."""
 MODULES: tuple[Module, ...] = ("ffn1", "mhsa", "conv")
 """One of each kind: both feed-forward modules are alike."""
 FIXED: tuple[Part, ...] = ("front_end", "norm", "last_norm", "ctc_head")
-EMPTY = "empty"
+BEHIND: tuple[Module, ...] = ("conv", "mhsa", "ffn2")
+"""One of each kind, that another module may stand before in the same block."""
+CONTEXT = "context"
 """In names of networks that are lowered whole."""
 NO_DIGEST = 64 * "0"
 """What is lowered here is deleted after it was counted."""
@@ -73,14 +75,14 @@ def table_jobs(space: ComponentSpace, lengths: Sequence[float] = LENGTHS) -> Ite
 
 
 def context_jobs(space: ComponentSpace, lengths: Sequence[float] = LENGTHS) -> Iterator[Job]:
-    """The network without modules, and with one unit of one module, for each kind and length."""
+    """A network of one chunk, and with one unit of another module behind it, of each kind."""
+    first, block = space.module_slice(0, "ffn1").start, min(1, space.architecture.num_blocks - 1)
     for seconds in lengths:
         frames = round(seconds * FRAMES_PER_SECOND)
-        yield Job(name=_name(EMPTY, 0, seconds), kept=(), frames=frames)
-        for module in MODULES:
-            first = space.module_slice(0, module).start
-            name = _name(f"{EMPTY}-{KIND_OF[module]}", 1, seconds)
-            yield Job(name=name, kept=(first,), frames=frames)
+        yield Job(name=_name(CONTEXT, 1, seconds), kept=(first,), frames=frames)
+        for module in BEHIND:
+            kept = (first, space.module_slice(block, module).start)
+            yield Job(name=_behind(KIND_OF[module], seconds), kept=kept, frames=frames)
 
 
 def held_out_jobs(space: ComponentSpace, seed: int = 0) -> Iterator[Job]:
@@ -98,6 +100,10 @@ def held_out_jobs(space: ComponentSpace, seed: int = 0) -> Iterator[Job]:
 
 def _name(kind: str, units: int, seconds: float) -> str:
     return f"{kind}-{units}-{seconds:g}s"
+
+
+def _behind(kind: str, seconds: float) -> str:
+    return _name(f"{CONTEXT}-{kind}", 1, seconds)
 
 
 def measure(
@@ -257,10 +263,9 @@ def _tables(
         return lowered[name].cost.cycles
 
     def alone(kind: str, seconds: float) -> int:
-        """Cycles of a module that it takes alone and not in a network."""
-        empty = cycles_of(_name(EMPTY, 0, seconds))
-        within = cycles_of(_name(f"{EMPTY}-{kind}", 1, seconds)) - empty
-        return cycles_of(_name(kind, 1, seconds)) - within
+        """Cycles that a module takes alone and not behind another one."""
+        behind = cycles_of(_behind(kind, seconds)) - cycles_of(_name(CONTEXT, 1, seconds))
+        return cycles_of(_name(kind, 1, seconds)) - behind
 
     def cost(kind: str, units: int, seconds: float) -> tuple[float, float, float]:
         """Cycles, SRAM and file in kB."""
@@ -271,13 +276,12 @@ def _tables(
 
     def front_end(seconds: float) -> tuple[float, float, float]:
         # A network has one front end and one last norm. So what tells that norm from the others
-        # stands here, with all else that a network without modules takes, and a table of norms has
-        # one row.
-        ours, norm, last, head = (
-            cost(one, 1, seconds) for one in ("front_end", "norm", "last_norm", "ctc_head")
+        # stands here, with what its first module takes more, and a table of norms has one row.
+        ours, norm, last, head, chunk = (
+            cost(one, 1, seconds) for one in ("front_end", "norm", "last_norm", "ctc_head", "ffn")
         )
-        others = space.architecture.num_blocks * norm[0] + head[0]
-        rest = cycles_of(_name(EMPTY, 0, seconds)) - others
+        others = space.architecture.num_blocks * norm[0] + head[0] + chunk[0]
+        rest = cycles_of(_name(CONTEXT, 1, seconds)) - others
         return rest, ours[1], ours[2] + last[2] - norm[2]
 
     def table(kind: str) -> ModuleTable:
