@@ -1,5 +1,6 @@
 """Parity notices every way in which an artefact can be wrong."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -115,6 +116,30 @@ def test_another_transcript_fails_even_within_the_limit(encoder: DenseEncoder) -
 
     with pytest.raises(ParityError, match="transcript"):
         check_parity(encoder, recognizer(swapped), CLIPS, limit=1e6)
+
+
+def test_a_network_that_float32_rounds_more_is_held_to_what_torch_itself_is_off_by(
+    encoder: DenseEncoder,
+) -> None:
+    exact = copy.deepcopy(encoder).double()
+
+    def off_by(times: float) -> Recognizer:
+        """As far from float64 as torch's float32 is, so many times."""
+
+        def shifted(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            rounded, out_lengths = encoder(features, lengths)
+            truth = exact(features.double(), lengths)[0]
+            return (truth + times * (rounded - truth)).float(), out_lengths
+
+        return recognizer(shifted)
+
+    # The limit stands for that of a network whose rounding is above it.
+    parity = check_parity(encoder, off_by(-3.0), CLIPS, limit=1e-9)
+    assert parity.limit > 1e-9
+    assert parity.max_abs_error <= parity.limit
+    assert check_parity(encoder, off_by(-3.0), CLIPS).limit == 1e-4, "the usual case"
+    with pytest.raises(ParityError, match="differs by"):
+        check_parity(encoder, off_by(-9.0), CLIPS, limit=1e-9)
 
 
 def test_clips_reach_the_bounds_and_all_remainders() -> None:

@@ -42,7 +42,7 @@ from ortho_export.facts import Facts
 from ortho_export.results import ETHOS_U
 
 ACCELERATORS = ("ethos-u55-128", "ethos-u85-256")
-LENGTHS = (1.0, 4.0, 10.0)
+LENGTHS = (1.0, 4.0, DEFAULT_AUDIO_SECONDS, 10.0)
 HELD_OUT = ((0.05, 1.0), (0.15, 4.0), (0.1, 10.0))
 """Share of the components and seconds of audio of the whole subnets that the tables are checked
 on."""
