@@ -387,8 +387,8 @@ def test_a_profile_is_made_of_what_the_environment_answers(
     assert costs.tables is not None
     assert costs.tables.audio_seconds == profiling.LENGTHS
     assert costs.tables.modules["mhsa"].cycles == tuple(
-        (1000.0 * heads, 4000.0 * heads, 10_000.0 * heads) for heads in (1, 2, 3)
+        tuple(1000.0 * seconds * heads for seconds in profiling.LENGTHS) for heads in (1, 2, 3)
     )
-    assert costs.tables.modules["front_end"].cycles == ((1000.0, 4000.0, 10_000.0),)
+    assert costs.tables.modules["front_end"].cycles == ((1000.0, 4000.0, 5000.0, 10_000.0),)
     assert costs.error_percent == 50.0
     assert "predicts Vela's cycles of held-out subnets to" in capsys.readouterr().out
