@@ -9,6 +9,4 @@ ALL = os.environ.get("ORTHO_EDGE_ARM") == "all"
 _SIZES = [one.name for one in load_checkpoint(shipped_checkpoint()).subnets]
 SIZES = _SIZES if ALL else _SIZES[-1:]
 QUANTISED: list[Precision] = [one for one in PRECISIONS if one != "fp32"] if ALL else ["int8"]
-WITHOUT_FP16 = ["cortex-a53"]
-"""Cores whose arithmetic has no half precision."""
 CORES = ["cortex-a53", "cortex-a76", "max"] if ALL else ["cortex-a76"]

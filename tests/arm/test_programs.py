@@ -17,7 +17,7 @@ from ortho_export.artefact import load_artefact
 from ortho_export.fidelity import FLOORS_DB
 from ortho_export.parity import ParityError
 from tests.arm.conftest import Programs
-from tests.arm.scope import CORES, QUANTISED, SIZES, WITHOUT_FP16
+from tests.arm.scope import CORES, QUANTISED, SIZES
 from tests.tolerances import tolerance
 
 pytestmark = [pytest.mark.arm, pytest.mark.export, pytest.mark.slow]
@@ -57,12 +57,7 @@ def test_a_quantised_size_hears_on_an_arm_core_what_it_hears_here(
 ) -> None:
     program = programs(size, precision)
     with emulator(core) as machine:
-        runner = install(machine, bundle)
-        if precision == "fp16" and core in WITHOUT_FP16:
-            with pytest.raises(MachineError):
-                compare(runner, program, speech)
-            return
-        agreement = compare(runner, program, speech)
+        agreement = compare(install(machine, bundle), program, speech)
     assert agreement.snr_db >= FLOORS_DB[precision]
     assert agreement.text == WORDS
 
