@@ -195,6 +195,7 @@ def test_dropped_components_are_skipped_not_multiplied_by_zero(data: st.DataObje
     with torch.no_grad():
         for one in supernet.space.modules(subnet):
             closed = sorted(set(range(supernet.space.num_units(one.module))) - set(one.units))
+            assert one.block is not None
             module = getattr(supernet.blocks[one.block], one.module)
             for name, parameter in module.named_parameters():
                 if not one.units:
@@ -307,7 +308,7 @@ def test_a_closed_chunk_of_the_front_end_has_no_gradient_from_that_subnet(front_
         supernet.zero_grad()
         supernet(features, lengths, gates, rows)[0].square().sum().backward()
         assert gates.grad is not None
-        found = {"gates": (gates.grad,)}
+        found: dict[str, tuple[Tensor, ...]] = {"gates": (gates.grad,)}
         for name, weight in weights.items():
             assert isinstance(weight, torch.nn.Parameter)
             assert weight.grad is not None
