@@ -1,7 +1,8 @@
 """Compaction: the small dense encoder that computes exactly what the gated supernet computes.
 
-A module without open units vanishes together with its LayerNorm and residual addition. The dense
-encoder is plain torch without gates, the thing that is evaluated, exported and shipped.
+A module without open units vanishes together with its LayerNorm and residual addition; the front
+end has its first chunk and those that are open. The dense encoder is plain torch without gates, the
+thing that is evaluated, exported and shipped.
 """
 
 import torch
@@ -148,7 +149,7 @@ def compact(supernet: Supernet, subnet: Subnet, head: int = 0) -> DenseEncoder:
         raise ValueError(f"no CTC head {head}; the supernet has {len(supernet.ctc_heads)}")
     left: list[list[nn.Module]] = [[] for _ in supernet.blocks]
     for module in supernet.space.modules(subnet):
-        if not module.units:
+        if module.block is None or not module.units:
             continue
         source = getattr(supernet.blocks[module.block], module.module)
         if isinstance(source, GatedFeedForward):
@@ -161,11 +162,10 @@ def compact(supernet: Supernet, subnet: Subnet, head: int = 0) -> DenseEncoder:
         DenseBlock(steps, block.norm)  # pyright: ignore[reportArgumentType]
         for steps, block in zip(left, supernet.blocks, strict=True)
     ]
-    front_end = FrontEnd(supernet.architecture).to(supernet.front_end.linear.weight.dtype)
-    front_end.load_state_dict(supernet.front_end.state_dict())
+    chunks = supernet.space.front_end_chunks(subnet)
     ctc_head = supernet.ctc_heads[head]
     return DenseEncoder(
-        front_end,
+        supernet.front_end.compacted(supernet.architecture, chunks),
         blocks,
         _linear(ctc_head.weight, ctc_head.bias),  # pyright: ignore[reportArgumentType]
     ).eval()

@@ -1,8 +1,9 @@
 """The component space: all components of an architecture in a fixed order, with their costs.
 
 Order (paper, section 2): per block the chunks of the first FFN, the convolution module, the heads,
-the chunks of the second FFN. Costs are parameters, or FLOPs of a reference utterance; both count
-what the compacted encoder really holds and runs, so `cost` of a subnet is exact.
+the chunks of the second FFN; where the front end is elastic, its chunks but the first stand at the
+end. Costs are parameters, or FLOPs of a reference utterance; both count what the compacted encoder
+really holds and runs, so `cost` of a subnet is exact.
 """
 
 from collections.abc import Iterator
@@ -15,11 +16,15 @@ import numpy as np
 from ortho_edge.conformer.architecture import Architecture, subsampled_length
 from ortho_edge.subnet import Subnet
 
-Module = Literal["ffn1", "conv", "mhsa", "ffn2"]
+Module = Literal["ffn1", "conv", "mhsa", "ffn2", "front_end"]
+Place = tuple[int | None, Module]
+"""A module by its block and name; the front end stands in none."""
 Criterion = Literal["params", "flops"]
 Granularity = Literal["component", "layer"]
 
 MODULES: tuple[Module, ...] = ("ffn1", "conv", "mhsa", "ffn2")
+"""Those of a block."""
+FRONT_END: Place = (None, "front_end")
 
 REFERENCE_SECONDS = 4.0
 """FLOPs are those of an utterance of this length; attention's share grows with it."""
@@ -30,17 +35,19 @@ FRAMES_PER_SECOND = 100
 class Component:
     """The smallest unit that a subnet keeps or drops."""
 
-    block: int
+    block: int | None
+    """None for the front end."""
     module: Module
     unit: int
-    """Which chunk or head of the module; 0 for the convolution."""
+    """Which chunk or head of the module; 0 for the convolution. The front end's first chunk is no
+    component, so unit 0 is its second chunk."""
 
 
 @dataclass(frozen=True)
 class ModuleUnits:
-    """The open units of one module of one block, with the module's place in the gate vector."""
+    """The open units of one module of one block, or of the front end."""
 
-    block: int
+    block: int | None
     module: Module
     units: tuple[int, ...]
 
@@ -56,26 +63,45 @@ class ComponentSpace:
         """All components, in the order of the gate vector."""
         return tuple(
             Component(block, module, unit)
-            for block in range(self.architecture.num_blocks)
-            for module in MODULES
+            for block, module in self.places
             for unit in range(self.num_units(module))
         )
 
     def __len__(self) -> int:
         """N, the number of components."""
-        return self.architecture.num_blocks * sum(self.num_units(module) for module in MODULES)
+        return self.architecture.num_blocks * self.per_block + self.num_units("front_end")
+
+    @property
+    def per_block(self) -> int:
+        """Components in one block."""
+        return sum(self.num_units(name) for name in MODULES)
+
+    @property
+    def kinds(self) -> tuple[Module, ...]:
+        """Modules that have components: those of a block, and the front end if it is elastic."""
+        return (*MODULES, "front_end") if self.num_units("front_end") else MODULES
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Every module that has components, in the order of the gate vector."""
+        blocks = range(self.architecture.num_blocks)
+        in_blocks: tuple[Place, ...] = tuple((one, module) for one in blocks for module in MODULES)
+        return (*in_blocks, FRONT_END) if self.num_units("front_end") else in_blocks
 
     def num_units(self, module: Module) -> int:
         """Components in one module."""
         if module == "conv":
             return 1
         architecture = self.architecture
+        if module == "front_end":
+            return architecture.front_end_chunks - 1
         return architecture.num_heads if module == "mhsa" else architecture.num_ffn_chunks
 
-    def module_slice(self, block: int, module: Module) -> slice:
+    def module_slice(self, block: int | None, module: Module) -> slice:
         """Where the components of one module stand in the gate vector."""
-        per_block = sum(self.num_units(name) for name in MODULES)
-        start = block * per_block
+        if block is None or module == "front_end":
+            return slice(len(self) - self.num_units(module), len(self))
+        start = block * self.per_block
         for name in MODULES:
             if name == module:
                 break
@@ -83,16 +109,19 @@ class ComponentSpace:
         return slice(start, start + self.num_units(module))
 
     def modules(self, subnet: Subnet) -> Iterator[ModuleUnits]:
-        """Every module of every block with its open units, empty ones included."""
-        for block in range(self.architecture.num_blocks):
-            for module in MODULES:
-                place = self.module_slice(block, module)
-                units = tuple(
-                    unit
-                    for unit, index in enumerate(range(place.start, place.stop))
-                    if index in subnet
-                )
-                yield ModuleUnits(block, module, units)
+        """Every module of `places` with its open units, empty ones included."""
+        for block, module in self.places:
+            place = self.module_slice(block, module)
+            units = tuple(
+                unit for unit, index in enumerate(range(place.start, place.stop)) if index in subnet
+            )
+            yield ModuleUnits(block, module, units)
+
+    def front_end_chunks(self, subnet: Subnet) -> tuple[int, ...]:
+        """The chunks of the front end that a subnet has, the first always among them."""
+        place = self.module_slice(*FRONT_END)
+        optional = range(place.start, place.stop)
+        return (0, *(chunk for chunk, index in enumerate(optional, 1) if index in subnet))
 
     def groups(self, granularity: Granularity) -> tuple[tuple[int, ...], ...]:
         """What is selected as one: single components, or all components of a module."""
@@ -101,8 +130,7 @@ class ComponentSpace:
         if granularity == "layer":
             return tuple(
                 tuple(range(place.start, place.stop))
-                for block in range(self.architecture.num_blocks)
-                for place in (self.module_slice(block, module) for module in MODULES)
+                for place in (self.module_slice(*one) for one in self.places)
             )
         raise ValueError(f"unknown granularity {granularity!r}; known: component, layer")
 
@@ -134,20 +162,21 @@ class ComponentSpace:
         """FLOPs (two per multiply-accumulate) of the subnet for `seconds` of audio."""
         frames = round(seconds * FRAMES_PER_SECOND)
         steps = subsampled_length(frames)
-        total = _front_end_flops(self.architecture, frames) + _head_flops(self.architecture, steps)
+        smallest = self.architecture.with_front_end_of(1)
+        total = _front_end_flops(smallest, frames) + _head_flops(self.architecture, steps)
         for module in self.modules(subnet):
-            total += len(module.units) * _unit_flops(self.architecture, module.module, steps)
+            total += len(module.units) * _unit_flops(self.architecture, module.module, frames)
         return total
 
     def _unit_cost(self, module: Module, criterion: Criterion) -> float:
         if criterion == "params":
             return float(_unit_params(self.architecture, module))
         if criterion == "flops":
-            return _unit_flops(self.architecture, module, _reference_steps())
+            return _unit_flops(self.architecture, module, _reference_frames())
         raise ValueError(f"unknown criterion {criterion!r}; known: params, flops")
 
     def _module_overhead(self, module: Module, criterion: Criterion) -> float:
-        if criterion == "flops":
+        if criterion == "flops" or module == "front_end":
             return 0.0
         # The LayerNorm before the module, and the output bias that FFN and attention share.
         return (2.0 if module == "conv" else 3.0) * self.architecture.dim
@@ -157,20 +186,25 @@ class ComponentSpace:
         if criterion == "params":
             norms = architecture.num_blocks * 2 * architecture.dim
             head = (architecture.dim + 1) * architecture.vocab_size
-            return float(_front_end_params(architecture) + norms + head)
+            return float(_front_end_params(architecture.with_front_end_of(1)) + norms + head)
         if criterion == "flops":
-            frames = round(REFERENCE_SECONDS * FRAMES_PER_SECOND)
-            steps = subsampled_length(frames)
-            return _front_end_flops(architecture, frames) + _head_flops(architecture, steps)
+            frames = _reference_frames()
+            head = _head_flops(architecture, subsampled_length(frames))
+            return _front_end_flops(architecture.with_front_end_of(1), frames) + head
         raise ValueError(f"unknown criterion {criterion!r}; known: params, flops")
 
 
-def _reference_steps() -> int:
-    return subsampled_length(round(REFERENCE_SECONDS * FRAMES_PER_SECOND))
+def _reference_frames() -> int:
+    return round(REFERENCE_SECONDS * FRAMES_PER_SECOND)
 
 
 def _unit_params(architecture: Architecture, module: Module) -> int:
     dim = architecture.dim
+    if module == "front_end":
+        # The last convolution and the linear layer are what a chunk is a part of.
+        return _front_end_params(architecture.with_front_end_of(2)) - _front_end_params(
+            architecture.with_front_end_of(1)
+        )
     if module == "conv":
         pointwise = 2 * dim * dim + 2 * dim + dim * dim + dim
         depthwise = dim * architecture.kernel_size + dim
@@ -180,8 +214,12 @@ def _unit_params(architecture: Architecture, module: Module) -> int:
     return architecture.chunk_dim * (2 * dim + 1)
 
 
-def _unit_flops(architecture: Architecture, module: Module, steps: int) -> float:
-    dim = architecture.dim
+def _unit_flops(architecture: Architecture, module: Module, frames: int) -> float:
+    dim, steps = architecture.dim, subsampled_length(frames)
+    if module == "front_end":
+        return _front_end_flops(architecture.with_front_end_of(2), frames) - _front_end_flops(
+            architecture.with_front_end_of(1), frames
+        )
     if module == "conv":
         per_step = 3 * dim * dim + dim * architecture.kernel_size
     elif module == "mhsa":

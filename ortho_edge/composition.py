@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ortho_edge.cli import UserError
-from ortho_edge.components import MODULES, ComponentSpace, Module
+from ortho_edge.components import ComponentSpace, Module, Place
 from ortho_edge.costs import CostModel, CostTable
 from ortho_edge.nesting import nested_order
 from ortho_edge.subnet import Subnet
@@ -107,7 +107,7 @@ def _within(subnet: Subnet, limits: Limits) -> bool:
 class _Option:
     """Keeping so many units of one module: the most valuable ones."""
 
-    block: int
+    block: int | None
     module: Module
     units: tuple[int, ...]
     worth: float
@@ -116,14 +116,13 @@ class _Option:
 def _options(space: ComponentSpace, worth: np.ndarray) -> list[_Option]:
     """Every choice but the empty one, the options of a module side by side."""
     options = []
-    for block in range(space.architecture.num_blocks):
-        for module in MODULES:
-            place = space.module_slice(block, module)
-            best = sorted(range(place.start, place.stop), key=lambda index: -worth[index])
-            options += [
-                _Option(block, module, tuple(best[:count]), float(worth[best[:count]].sum()))
-                for count in range(1, len(best) + 1)
-            ]
+    for block, module in space.places:
+        place = space.module_slice(block, module)
+        best = sorted(range(place.start, place.stop), key=lambda index: -worth[index])
+        options += [
+            _Option(block, module, tuple(best[:count]), float(worth[best[:count]].sum()))
+            for count in range(1, len(best) + 1)
+        ]
     return options
 
 
@@ -211,7 +210,7 @@ def _quiet_stdout() -> Iterator[None]:
 
 def _groups(options: Sequence[_Option]) -> list[list[int]]:
     """Indices of the options of each module."""
-    groups: dict[tuple[int, Module], list[int]] = {}
+    groups: dict[Place, list[int]] = {}
     for index, one in enumerate(options):
         groups.setdefault((one.block, one.module), []).append(index)
     return list(groups.values())
@@ -219,7 +218,7 @@ def _groups(options: Sequence[_Option]) -> list[list[int]]:
 
 def grown(space: ComponentSpace, worth: np.ndarray, subnet: Subnet) -> list[tuple[Subnet, int]]:
     """The subnet with one more unit, the most valuable of each module, and that component."""
-    best: dict[tuple[int, Module], int] = {}
+    best: dict[Place, int] = {}
     for index in sorted(range(len(space)), key=lambda index: -worth[index]):
         one = space.components[index]
         if index not in subnet:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ortho_edge.components import MODULES, ComponentSpace, Criterion, Module
+from ortho_edge.components import ComponentSpace, Criterion, Module
 from ortho_edge.subnet import Subnet
 
 
@@ -66,7 +66,7 @@ class CostModel:
 
     @cached_property
     def smallest(self) -> float:
-        """Cost of the subnet that keeps nothing: front end, norms and CTC head."""
+        """Cost of the subnet that keeps nothing: front end (its first chunk), norms, CTC head."""
         return self.cost(Subnet(len(self.space), ()))
 
     def component_costs(self) -> np.ndarray:
@@ -75,7 +75,7 @@ class CostModel:
         A module of one unit has no other state: its unit carries all of its cost.
         """
         table = self._table_of_full
-        units = {name: _unit_cost(table.by_units[name]) for name in MODULES}
+        units = {name: _unit_cost(table.by_units[name]) for name in self.space.kinds}
         return np.array([units[one.module] for one in self.space.components], dtype=np.float64)
 
     def rest(self) -> float:
@@ -121,7 +121,7 @@ def tabulate_peak(space: ComponentSpace, peak: Callable[[Subnet], float]) -> Cos
     floor = peak(Subnet(len(space), ()))
     return CostTable(
         fixed=0.0,
-        by_units={name: (0.0,) * (space.num_units(name) + 1) for name in MODULES},
+        by_units={name: (0.0,) * (space.num_units(name) + 1) for name in space.kinds},
         floor=floor,
         peak_by_units={
             name: tuple(peak(one) for one in probes)
@@ -131,12 +131,12 @@ def tabulate_peak(space: ComponentSpace, peak: Callable[[Subnet], float]) -> Cos
 
 
 def single_modules(space: ComponentSpace) -> dict[Module, tuple[Subnet, ...]]:
-    """Per module, the subnets that keep its first 0, 1, ... units in block 0 and nothing else."""
+    """Per module, the subnets that keep its first 0, 1, ... units and nothing else, in block 0."""
     return {
         name: tuple(
             Subnet.of(len(space), range(start, start + count))
             for count in range(space.num_units(name) + 1)
         )
-        for name in MODULES
+        for name in space.kinds
         for start in [space.module_slice(0, name).start]
     }

@@ -39,6 +39,7 @@ UNIT_WORDS: dict[Module, str] = {
     "conv": "convolution",
     "mhsa": "head",
     "ffn2": "chunk of the second FFN",
+    "front_end": "chunk of the front end",
 }
 
 
@@ -189,7 +190,8 @@ def _largest_leading(checkpoint: Checkpoint, holds: Callable[[Subnet], bool]) ->
 
 def _unit(space: ComponentSpace, index: int) -> str:
     component = space.components[index]
-    return f"{UNIT_WORDS[component.module]} in block {component.block}"
+    words = UNIT_WORDS[component.module]
+    return words if component.block is None else f"{words} in block {component.block}"
 
 
 def _excess(demands: Sequence[Demand], prices: Sequence[Candidate]) -> float:

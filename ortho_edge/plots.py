@@ -9,6 +9,7 @@ import numpy as np
 from ortho_edge.components import MODULES, ComponentSpace
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from ortho_edge.checkpoint import TrainedSubnet
@@ -18,15 +19,22 @@ LABELS = {"ffn1": "FFN 1", "conv": "conv", "mhsa": "heads", "ffn2": "FFN 2"}
 
 
 def kept_units(space: ComponentSpace, trained: "TrainedSubnet") -> np.ndarray:
-    """Kept units (blocks, modules) of a subnet, the modules in the order of `MODULES`."""
+    """Kept units (blocks, modules) of a subnet, the modules in the order of `MODULES`.
+
+    Those of the front end, which stands in no block, are left out.
+    """
     counts = np.zeros((space.architecture.num_blocks, len(MODULES)), dtype=int)
     for one in space.modules(trained.subnet):
-        counts[one.block, MODULES.index(one.module)] = len(one.units)
+        if one.block is not None:
+            counts[one.block, MODULES.index(one.module)] = len(one.units)
     return counts
 
 
 def selection_map(space: ComponentSpace, subnets: "Sequence[TrainedSubnet]") -> "Figure":
-    """One panel per subnet: how many units of each block's modules it keeps."""
+    """One panel per subnet: how many units of each block's modules it keeps.
+
+    An elastic front end stands above the blocks, with its kept chunks of all.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.1 * len(subnets) + 0.6, 3.2), layout="constrained")
@@ -40,8 +48,22 @@ def selection_map(space: ComponentSpace, subnets: "Sequence[TrainedSubnet]") -> 
         share = space.cost(trained.subnet, "flops") / space.total_cost("flops")
         panel.set_title(f"{trained.name}\n{100 * share:.0f} % of the FLOPs", fontsize=10)
         panel.set_xticks(range(len(MODULES)), [LABELS[module] for module in MODULES], fontsize=8)
+        if space.num_units("front_end"):
+            _add_front_end(panel, space, trained)
     panels[0].set_ylabel("block")
     return figure
+
+
+def _add_front_end(panel: "Axes", space: ComponentSpace, trained: "TrainedSubnet") -> None:
+    """A bar above block 0, as wide as all modules."""
+    blocks, chunks = space.architecture.num_blocks, space.architecture.front_end_chunks
+    kept, right = len(space.front_end_chunks(trained.subnet)), len(MODULES) - 0.5
+    panel.imshow(
+        [[kept / chunks]], cmap="Blues", vmin=0, vmax=1.3, aspect="auto",
+        extent=(-0.5, right, -0.5, -1.5),
+    )  # fmt: skip
+    panel.text((right - 0.5) / 2, -1, f"front end {kept}/{chunks}", ha="center", va="center")
+    panel.set(xlim=(-0.5, right), ylim=(blocks - 0.5, -1.5), yticks=range(blocks))
 
 
 def error_rates_against_flops(

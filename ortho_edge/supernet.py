@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ortho_edge.components import MODULES, ComponentSpace, Module
+from ortho_edge.components import FRONT_END, MODULES, ComponentSpace, Place
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.conformer.front_end import FrontEnd
 from ortho_edge.conformer.modules import (
@@ -38,14 +38,14 @@ class Regularization:
         attention_dropout: On attention weights.
         residual_dropout: On the output of every module.
         layer_drop: Probability of skipping a droppable module for one utterance.
-        droppable: Modules (block, name) that layer drop may skip, per subnet.
+        droppable: Modules (block, name) that layer drop may skip, per subnet; those of blocks only.
     """
 
     ffn_dropout: float = 0.0
     attention_dropout: float = 0.0
     residual_dropout: float = 0.0
     layer_drop: float = 0.0
-    droppable: tuple[frozenset[tuple[int, Module]], ...] = ()
+    droppable: tuple[frozenset[Place], ...] = ()
 
 
 NO_REGULARIZATION = Regularization()
@@ -100,7 +100,8 @@ class Supernet(nn.Module):
         Args:
             features: (B, T, 80) log-mel.
             lengths: (B,) feature frames.
-            gates: (S, N); 0 skips the component, any other value multiplies its output.
+            gates: (S, N); 0 skips the component, any other value multiplies its output. Chunks of
+                the front end are computed once for all subnets, whatever their gates.
             heads: Index of the CTC head of each of the S subnets.
             regularization: Dropout and layer drop, applied as given (also in eval mode).
             plan: Which components to compute, from `plan` where the host knows it: those with a
@@ -110,8 +111,12 @@ class Supernet(nn.Module):
         Returns:
             Log-probabilities (S, B, T', V) in float32 or wider, and encoder lengths (B,).
         """
-        x, lengths = self.front_end(features, lengths)
-        x = x.expand(len(heads), *x.shape)
+        if self.front_end.num_chunks > 1:
+            own = gates[:, self.space.module_slice(*FRONT_END)]
+            x, lengths = self.front_end.gated(features, lengths, own)
+        else:
+            x, lengths = self.front_end(features, lengths)
+            x = x.expand(len(heads), *x.shape)
         plan = plan or self.plan_of_gates(gates)
         # Plain loops over ranges: torch.compile breaks the graph at next() and enumerate().
         for index in range(len(self.blocks)):
@@ -169,7 +174,7 @@ class Supernet(nn.Module):
     def _run_module(
         self,
         module: GatedModule,
-        name: tuple[int, Module],
+        name: Place,
         x: Tensor,
         gates: Tensor,
         work: WorkList,

@@ -47,6 +47,9 @@ class Arguments:
     """Weight of the subnets' divergence from the full network's posteriors; none by default."""
     any_budget: bool = False
     """Also train subnets between the sizes, so that every budget between them has one."""
+    front_end_chunks: int | None = None
+    """Divide the front end's last convolution into so many chunks; all but the first can be dropped
+    like any component. By default the front end is never dropped."""
     seed: int | None = None
     """Seed, instead of the recipe's."""
     device: str | None = None
@@ -67,7 +70,7 @@ def main(arguments: Arguments) -> None:
 
     from ortho_edge.training.corpora import DataOptions
     from ortho_edge.training.distributed import started_ranks
-    from ortho_edge.training.recipes import recipe
+    from ortho_edge.training.recipes import recipe, with_elastic_front_end
     from ortho_edge.training.stopping import STOPPED_STATUS
     from ortho_edge.training.trainer import Trainer
     from ortho_kernels.dispatch import requested
@@ -92,6 +95,8 @@ def main(arguments: Arguments) -> None:
     try:
         requested()
         chosen = replace(chosen, training=replace(chosen.training, **changes))
+        if arguments.front_end_chunks is not None:
+            chosen = with_elastic_front_end(chosen, arguments.front_end_chunks)
     except ValueError as error:
         raise UserError(str(error)) from error
     if arguments.accumulate < 1:

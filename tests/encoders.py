@@ -13,6 +13,9 @@ from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Block, Supernet
 
 FRONT_ENDS = {"vgg": (3, 2, 4, 2), "strided": (3, 2)}
+ELASTIC_FRONT_ENDS = {"elastic-vgg": (3, 2, 4, 6), "elastic-strided": (3, 6)}
+"""Likewise, the channels of the last convolution in three chunks."""
+ALL_FRONT_ENDS = {**FRONT_ENDS, **ELASTIC_FRONT_ENDS}
 NUM_CTC_HEADS = 2
 
 
@@ -28,8 +31,9 @@ def small_architecture(front_end: str = "strided", **changes: Any) -> Architectu
         "num_ffn_chunks": 3,
         "kernel_size": 5,
         "feature_dim": 7,
-        "front_end": front_end,
-        "front_end_channels": FRONT_ENDS.get(front_end, ()),
+        "front_end": front_end.removeprefix("elastic-"),
+        "front_end_channels": ALL_FRONT_ENDS.get(front_end, ()),
+        "front_end_chunks": 3 if front_end in ELASTIC_FRONT_ENDS else 1,
     }
     return Architecture(**{**sizes, **changes})
 
@@ -74,10 +78,8 @@ def draw_subnet(
     groups = space.groups(granularity)
     flags = data.draw(st.lists(st.booleans(), min_size=len(groups), max_size=len(groups)))
     kept = {index for group, flag in zip(groups, flags, strict=True) if flag for index in group}
-    num_blocks = space.architecture.num_blocks
-    per_block = len(space) // num_blocks
-    for block in data.draw(st.sets(st.integers(0, num_blocks - 1), max_size=2)):
-        kept -= set(range(block * per_block, (block + 1) * per_block))
+    for block in data.draw(st.sets(st.integers(0, space.architecture.num_blocks - 1), max_size=2)):
+        kept -= {index for index in kept if space.components[index].block == block}
     return Subnet.of(len(space), kept)
 
 

@@ -53,7 +53,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint"
 
 
-@pytest.mark.parametrize("front_end", ["vgg", "strided"])
+@pytest.mark.parametrize("front_end", ["vgg", "strided", "elastic-vgg"])
 def test_comes_back_bit_for_bit(tmp_path: Path, front_end: str) -> None:
     original = example(front_end)
     save_checkpoint(original, tmp_path / "checkpoint")

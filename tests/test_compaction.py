@@ -15,7 +15,8 @@ from ortho_edge.conformer.architecture import Architecture, FeatureNormalization
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from tests.encoders import (
-    FRONT_ENDS,
+    ALL_FRONT_ENDS,
+    ELASTIC_FRONT_ENDS,
     block_of,
     draw_subnet,
     random_batch,
@@ -51,7 +52,7 @@ def check(supernet: Supernet, subnet: Subnet, head: int = 0) -> None:
 
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
 @pytest.mark.parametrize("normalization", ["none", "utterance"])
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize("front_end", ALL_FRONT_ENDS)
 @pytest.mark.parametrize("granularity", ["component", "layer"])
 @given(data=st.data())
 @settings(max_examples=12, deadline=None)
@@ -66,24 +67,26 @@ def test_equals_the_gated_supernet(
     check(supernet, draw_subnet(data, supernet.space, granularity))
 
 
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize("front_end", ALL_FRONT_ENDS)
 def test_equals_the_gated_supernet_at_both_ends(front_end: str) -> None:
     supernet = network(front_end, "utterance", torch.float64)
     for subnet in whole_and_empty(supernet.space):
         check(supernet, subnet)
 
 
-def test_every_single_component_equals_the_gated_supernet() -> None:
-    supernet = network("strided", "none", torch.float64)
+@pytest.mark.parametrize("front_end", ["strided", "elastic-strided"])
+def test_every_single_component_equals_the_gated_supernet(front_end: str) -> None:
+    supernet = network(front_end, "none", torch.float64)
     for index in range(len(supernet.space)):
         check(supernet, Subnet.of(len(supernet.space), [index]))
 
 
-def test_float32_holds_at_the_size_of_a_real_encoder() -> None:
+@pytest.mark.parametrize("front_end_chunks", [1, 4])
+def test_float32_holds_at_the_size_of_a_real_encoder(front_end_chunks: int) -> None:
     architecture = Architecture(
         vocab_size=40, dim=128, num_blocks=6, num_heads=4, head_dim=32, ffn_dim=512,
         kernel_size=15, front_end="strided", front_end_channels=(16, 32),
-        feature_normalization="utterance",
+        front_end_chunks=front_end_chunks, feature_normalization="utterance",
     )  # fmt: skip
     supernet = small_supernet(architecture, torch.float32)
     size = len(supernet.space)
@@ -128,6 +131,23 @@ def test_dropped_weights_do_not_enter() -> None:
     encoder = compact(supernet, subnet)
     assert all(parameter.isfinite().all() for parameter in encoder.parameters())
     check(supernet, subnet)
+
+
+@pytest.mark.parametrize("front_end", ELASTIC_FRONT_ENDS)
+def test_a_front_end_keeps_the_slabs_of_its_chunks(front_end: str) -> None:
+    """A chunk is two channels of the last convolution, and their columns of the linear layer."""
+    supernet = network(front_end, "none", torch.float64)
+    space, whole = supernet.space, supernet.front_end
+    last = space.module_slice(None, "front_end").stop - 1
+    small = compact(supernet, Subnet.of(len(space), [last])).front_end
+    kept, bins = [0, 1, 4, 5], space.architecture.subsampled_feature_dim
+    for actual, expected in (
+        (small.convolutions[-1].weight, whole.convolutions[-1].weight[kept]),  # pyright: ignore
+        (small.convolutions[-1].bias, whole.convolutions[-1].bias[kept]),  # pyright: ignore
+        (small.linear.weight, whole.linear.weight.view(10, 6, bins)[:, kept].flatten(1)),
+        (small.linear.bias, whole.linear.bias),
+    ):
+        torch.testing.assert_close(actual, expected, **tolerance("exact"))
 
 
 def test_owns_its_weights() -> None:

@@ -23,7 +23,7 @@ from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.costs import criterion_costs
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
-from tests.encoders import FRONT_ENDS, draw_subnet, small_architecture, small_supernet
+from tests.encoders import ALL_FRONT_ENDS, draw_subnet, small_architecture, small_supernet
 
 ODD_SIZES = {
     "feature_dim": 9,
@@ -39,6 +39,9 @@ ARCHITECTURES = {
     "strided": small_architecture("strided"),
     "odd": small_architecture("strided", **ODD_SIZES),
     "single": small_architecture("vgg", num_heads=1, num_ffn_chunks=1, num_blocks=1),
+    "elastic-vgg": small_architecture("elastic-vgg"),
+    "elastic-strided": small_architecture("elastic-strided"),
+    "two chunks": small_architecture("elastic-strided", front_end_chunks=2, feature_dim=9),
 }
 TEDLIUM2 = Architecture(vocab_size=80, dim=384, num_blocks=12, num_heads=6, ffn_dim=1536)
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -88,10 +91,10 @@ def test_flops_are_those_that_the_compacted_encoder_runs(data: st.DataObject, na
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 63, 77, 1001])
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize("front_end", ALL_FRONT_ENDS)
 def test_flops_follow_the_length_of_the_audio(front_end: str, num_frames: int) -> None:
     supernet = network(front_end)
-    subnet = Subnet.of(len(supernet.space), [1, 3, 5, 9, 20])
+    subnet = Subnet.of(len(supernet.space), [1, 3, 5, 9, 20, len(supernet.space) - 1])
     counted = counted_flops(supernet, subnet, num_frames)
     assert supernet.space.flops(subnet, num_frames / 100) == counted
 
@@ -121,11 +124,7 @@ def test_rest_and_components_bound_the_exact_cost(
 @pytest.mark.parametrize("criterion", ["params", "flops"])
 def test_cost_is_exact_when_every_module_keeps_one(criterion: Criterion, name: str) -> None:
     space = ComponentSpace(ARCHITECTURES[name])
-    firsts = [
-        space.module_slice(block, module).start
-        for block in range(space.architecture.num_blocks)
-        for module in MODULES
-    ]
+    firsts = [space.module_slice(*place).start for place in space.places]
     subnet = Subnet.of(len(space), firsts)
     model = criterion_costs(space, criterion)
     bound = model.rest() + model.component_costs()[firsts].sum()
@@ -142,6 +141,7 @@ def test_the_order_is_that_of_the_gate_vector(name: str) -> None:
         expected += [Component(block, "conv", 0)]
         expected += [Component(block, "mhsa", i) for i in range(architecture.num_heads)]
         expected += [Component(block, "ffn2", i) for i in range(architecture.num_ffn_chunks)]
+    expected += [Component(None, "front_end", i) for i in range(architecture.front_end_chunks - 1)]
     assert list(space.components) == expected
     assert len(space) == len(expected)
     for index, component in enumerate(expected):
@@ -149,15 +149,19 @@ def test_the_order_is_that_of_the_gate_vector(name: str) -> None:
         assert index == place.start + component.unit < place.stop
 
 
+@architectures
 @given(data=st.data())
-@settings(deadline=None)
-def test_modules_list_the_kept_units(data: st.DataObject) -> None:
-    space = ComponentSpace(ARCHITECTURES["vgg"])
+@settings(deadline=None, max_examples=30)
+def test_modules_list_the_kept_units(data: st.DataObject, name: str) -> None:
+    space = ComponentSpace(ARCHITECTURES[name])
     subnet = draw_subnet(data, space)
     listed = {(one.block, one.module, unit) for one in space.modules(subnet) for unit in one.units}
     kept = [space.components[index] for index in subnet.kept]
     assert listed == {(one.block, one.module, one.unit) for one in kept}
-    assert len(list(space.modules(subnet))) == 4 * space.architecture.num_blocks
+    elastic = space.architecture.front_end_chunks > 1
+    assert len(list(space.modules(subnet))) == 4 * space.architecture.num_blocks + elastic
+    units = {one.unit for one in kept if one.module == "front_end"}
+    assert space.front_end_chunks(subnet) == (0, *sorted(unit + 1 for unit in units))
 
 
 @architectures
@@ -167,9 +171,11 @@ def test_groups_partition_the_space(name: str) -> None:
     layers = space.groups("layer")
     assert list(itertools.chain(*layers)) == list(range(len(space)))
     owners = [{space.components[index] for index in group} for group in layers]
-    assert [{(one.block, one.module) for one in owner} for owner in owners] == [
+    expected = [
         {(block, module)} for block in range(space.architecture.num_blocks) for module in MODULES
     ]
+    expected += [{(None, "front_end")}] * (space.architecture.front_end_chunks > 1)
+    assert [{(one.block, one.module) for one in owner} for owner in owners] == expected
 
 
 def test_the_papers_space_has_the_papers_size_and_costs() -> None:
@@ -219,6 +225,11 @@ def test_an_unknown_granularity_is_refused() -> None:
         ({"ffn_dim": 20}, "ffn_dim 20 does not divide into 3 chunks"),
         ({"kernel_size": 4}, "kernel_size must be odd, not 4"),
         ({"front_end_channels": (3,)}, r"front_end 'strided' takes 2 channel counts, not \(3,\)"),
+        ({"front_end_chunks": 0}, "front_end_chunks must be at least 1, not 0"),
+        (
+            {"front_end_chunks": 4, "front_end_channels": (4, 6)},
+            "the 6 channels of the front end's last convolution do not divide into 4 chunks",
+        ),
     ],
 )
 def test_an_impossible_architecture_is_refused(changes: dict[str, object], message: str) -> None:

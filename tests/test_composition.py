@@ -18,10 +18,21 @@ from ortho_edge.subnet import Subnet
 from tests.encoders import small_architecture
 from tests.tolerances import tolerance
 
-# 2 blocks of 1 + 1 + 2 + 1 units, and one block of 4 + 1 + 3 + 4.
+# 2 blocks of 1 + 1 + 2 + 1 units, one block of 4 + 1 + 3 + 4, and one of 2 + 1 + 1 + 2 behind a
+# front end with three optional chunks.
 TINY = [
     ComponentSpace(small_architecture(num_blocks=2, num_heads=2, num_ffn_chunks=1)),
     ComponentSpace(small_architecture(num_blocks=1, num_heads=3, num_ffn_chunks=4, ffn_dim=20)),
+    ComponentSpace(
+        small_architecture(
+            num_blocks=1,
+            num_heads=1,
+            num_ffn_chunks=2,
+            ffn_dim=8,
+            front_end_channels=(3, 8),
+            front_end_chunks=4,
+        )
+    ),
 ]
 SPACE = ComponentSpace(small_architecture(num_blocks=2))
 
@@ -33,7 +44,7 @@ def random_model(space: ComponentSpace, rng: np.random.Generator, name: str) -> 
         def rising(most: int) -> Any:
             return {
                 module: (0.0, *np.cumsum(rng.integers(0, most, space.num_units(module)) / 4.0))
-                for module in MODULES
+                for module in space.kinds
             }
 
         peaks = rising(20) if rng.random() < 0.5 else {}
@@ -59,7 +70,7 @@ def best_by_search(
     return best
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(18))
 def test_composition_is_optimal_and_within_every_limit(seed: int) -> None:
     rng = np.random.default_rng(seed)
     space = TINY[seed % len(TINY)]
@@ -154,17 +165,20 @@ def test_a_recorded_order_decides_between_components_of_one_size() -> None:
         assert [order.index(index) for index in tier] == sorted(map(order.index, tier))
 
 
-def test_grown_adds_the_most_valuable_unit_of_each_module() -> None:
-    worth = np.random.default_rng(2).random(len(SPACE))
-    subnet = Subnet.of(len(SPACE), range(len(SPACE) // 2))
-    found = grown(SPACE, worth, subnet)
-    assert len(found) == len(MODULES), "the modules of the second block"
+@pytest.mark.parametrize("front_end", ["strided", "elastic-strided"])
+def test_grown_adds_the_most_valuable_unit_of_each_module(front_end: str) -> None:
+    space = ComponentSpace(small_architecture(front_end, num_blocks=2))
+    worth = np.random.default_rng(2).random(len(space))
+    subnet = Subnet.of(len(space), range(space.per_block))
+    found = grown(space, worth, subnet)
+    names = [space.components[index].module for _, index in found]
+    assert sorted(names) == sorted(space.kinds), "those of the second block, and the front end"
     for larger, index in found:
         assert set(larger.kept) - set(subnet.kept) == {index}
-        one = SPACE.components[index]
-        place = SPACE.module_slice(one.block, one.module)
+        one = space.components[index]
+        place = space.module_slice(one.block, one.module)
         assert worth[index] == worth[place].max()
-    assert grown(SPACE, worth, SPACE.full()) == []
+    assert grown(space, worth, space.full()) == []
 
 
 def timed_out(x: np.ndarray | None) -> Any:

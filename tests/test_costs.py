@@ -23,6 +23,11 @@ SPACES = {
     # So long an FFN holds more activations than the front end: memory has its peak there.
     "wide": ComponentSpace(small_architecture("strided", ffn_dim=3000, feature_dim=3)),
     "single": ComponentSpace(small_architecture("vgg", num_heads=1, num_ffn_chunks=1)),
+    "elastic-vgg": ComponentSpace(small_architecture("elastic-vgg")),
+    # The front end is fullest between its two convolutions, the more the more chunks it keeps.
+    "elastic": ComponentSpace(
+        small_architecture("elastic-strided", feature_dim=40, front_end_channels=(3, 36))
+    ),
 }
 PROFILE = load_profile("pixel8")
 DURATIONS = [0.3, 9.0]
@@ -76,6 +81,9 @@ def test_the_fullest_module_decides_on_memory() -> None:
     model = memory_costs(PROFILE, space, 2.0, ["executorch"])
     (table,) = model.tables
     assert table.peak_by_units["ffn1"][-1] > table.floor
+    (table,) = memory_costs(PROFILE, SPACES["elastic"], 2.0, ["executorch"]).tables
+    none, one, both = table.peak_by_units["front_end"]
+    assert none == table.floor < one < both
 
 
 @spaces

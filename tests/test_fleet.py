@@ -14,7 +14,7 @@ from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.devices.catalogue import load_profile
 from ortho_edge.devices.latency import predict_footprint, predict_latency
 from ortho_edge.devices.profile import Budget, DeviceProfile
-from ortho_edge.fleet import Demand, Source, select_for_all
+from ortho_edge.fleet import Demand, Source, _unit, select_for_all
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import BLANK, Tokens
@@ -174,6 +174,33 @@ def test_a_composed_subnet_fills_what_the_trained_sizes_leave_free(checkpoint: C
     assert composed.next_up.params > limit
     assert composed.binding is not None
     assert re.search(r"with one more \w+.* in block \d, takes parameters", composed.next_size())
+
+
+def test_an_elastic_front_end_is_composed_and_named(checkpoint: Checkpoint) -> None:
+    space = ComponentSpace(replace(SPACE.architecture, front_end_chunks=4))
+    first = space.module_slice(None, "front_end").start
+    # A size without optional chunks and one with all of them, and the full network.
+    kept = [space.full().kept, (0, 3, 5, *range(first, len(space))), (0, 3)]
+    elastic = replace(
+        checkpoint,
+        supernet=Supernet(space.architecture, 3),
+        subnets=tuple(
+            replace(one, subnet=Subnet.of(len(space), some))
+            for one, some in zip(checkpoint.subnets, kept, strict=True)
+        ),
+    )
+    costs = [space.cost(one.subnet, "params") for one in elastic.subnets]
+    chunk = space.component_costs("params")[first]
+    seen = set()
+    for limit in np.linspace(costs[2], costs[1], 12).tolist():
+        demand = Demand(profile=PHONE, budget=Budget(params=limit))
+        (found,) = select_for_all([demand], elastic, "any")
+        assert space.cost(found.trained.subnet, "params") == found.chosen.params <= limit
+        seen.add(len(space.front_end_chunks(found.trained.subnet)))
+        assert limit - found.chosen.params < chunk + 400
+    assert len(seen) > 2
+    assert _unit(space, first) == "chunk of the front end"
+    assert _unit(space, 0) == "chunk of the first FFN in block 0"
 
 
 def test_between_sizes_that_were_trained_for_any_budget_the_largest_of_them_is_taken(

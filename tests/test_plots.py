@@ -1,5 +1,7 @@
 """Pictures show the numbers they are made from."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ortho_edge.checkpoint import TrainedSubnet
@@ -37,6 +39,18 @@ def test_the_map_writes_every_count() -> None:
     texts = [text.get_text() for text in figure.axes[1].texts]
     assert texts == ["2/4", "0/1", "0/2", "0/4", "0/4", "1/1", "1/2", "0/4"]
     assert to_png(figure).startswith(b"\x89PNG")
+
+
+def test_the_map_shows_an_elastic_front_end_above_the_blocks() -> None:
+    space = ComponentSpace(replace(SPACE.architecture, front_end_chunks=4))
+    kept = [1, 2, 15, 17, len(space) - 1]
+    small = replace(SMALL, subnet=Subnet.of(len(space), kept))
+    np.testing.assert_array_equal(kept_units(space, small), kept_units(SPACE, SMALL))
+    panel = selection_map(space, [replace(FULL, subnet=space.full()), small]).axes[1]
+    *counts, front_end = panel.texts
+    assert len(counts) == 8
+    assert (front_end.get_text(), front_end.get_position()[1]) == ("front end 2/4", -1)
+    assert panel.get_ylim() == (1.5, -1.5)
 
 
 def test_points_stand_at_their_cost_and_error_rate() -> None:

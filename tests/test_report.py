@@ -17,6 +17,7 @@ from ortho_edge.checkpoint import load_checkpoint, save_checkpoint, shipped_chec
 from ortho_edge.cli import run
 from ortho_edge.reporting.figures import moving_average
 from ortho_edge.training.metrics import METRICS
+from tests.export.tiny import tiny_checkpoint
 from tests.training.conftest import write_tones
 
 Command = Callable[..., tuple[int, str, str]]
@@ -139,6 +140,13 @@ def test_a_checkpoint_without_a_log_has_no_curves(
 ) -> None:
     save_checkpoint(load_checkpoint(shipped_checkpoint()), tmp_path / "model")
     assert "Training" not in reported(str(tmp_path / "model")).pictures
+
+
+def test_an_elastic_front_end_is_named(reported: Callable[..., Page], tmp_path: Path) -> None:
+    save_checkpoint(tiny_checkpoint(front_end_chunks=3), tmp_path / "model")
+    page = reported(str(tmp_path / "model"), "--device", "pixel8")
+    assert "What each size keeps, by block and module" in page.pictures
+    assert "front end in 3 chunks, " in (tmp_path / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from ortho_edge.supernet import Regularization, Supernet
 from ortho_kernels.worklist import work_list
 from tests import naive
 from tests.encoders import (
+    ALL_FRONT_ENDS,
+    ELASTIC_FRONT_ENDS,
     FRONT_ENDS,
     block_of,
     draw_subnet,
@@ -58,11 +60,17 @@ def soft_gates(num_rows: int, num_components: int, seed: int = 0) -> Tensor:
     return gates * (torch.rand(shape, generator=generator) < 0.7)
 
 
-def naive_front_end(weights: dict[str, Tensor], kind: str, features: Tensor) -> Tensor:
-    """(T', D) of one utterance (T, bins) without padding, normalisation included beforehand."""
+def naive_front_end(
+    weights: dict[str, Tensor], architecture: Architecture, features: Tensor, gates: Tensor
+) -> Tensor:
+    """(T', D) of one utterance (T, bins) without padding, normalisation included beforehand.
+
+    Gates (chunks - 1,) scale the channels of all chunks of the last convolution but the first.
+    """
     x = features[None]  # (channels, T, bins)
+    kind = architecture.front_end
     stride = 2 if kind == "strided" else 1
-    for index in range(len(FRONT_ENDS[kind])):
+    for index in range(len(architecture.front_end_channels)):
         kernel = weights[f"front_end.convolutions.{index}.weight"]
         bias = weights[f"front_end.convolutions.{index}.bias"]
         padded = torch.zeros(x.shape[0], x.shape[1] + 2, x.shape[2] + 2, dtype=x.dtype)
@@ -77,6 +85,8 @@ def naive_front_end(weights: dict[str, Tensor], kind: str, features: Tensor) -> 
         x = torch.stack([torch.stack(row, 1) for row in rows], 1).clamp(min=0)
         if kind == "vgg" and index % 2:
             x = torch.stack([x[:, t : t + 2].amax(1) for t in range(0, x.shape[1], 2)], 1)
+    width = len(x) // (1 + len(gates))
+    x = torch.stack([x[c] * (gates[c // width - 1] if c >= width else 1) for c in range(len(x))])
     flat = torch.stack([x[:, t].flatten() for t in range(x.shape[1])])
     return flat @ weights["front_end.linear.weight"].T + weights["front_end.linear.bias"]
 
@@ -87,7 +97,8 @@ def naive_log_probs(supernet: Supernet, utterance: Tensor, gates: Tensor, head: 
     weights = {name: tensor.detach() for name, tensor in supernet.state_dict().items()}
     if architecture.feature_normalization == "utterance":
         utterance = (utterance - utterance.mean(0)) / 4
-    x = naive_front_end(weights, architecture.front_end, utterance)[None, None]
+    optional = gates[len(gates) - (architecture.front_end_chunks - 1) :]
+    x = naive_front_end(weights, architecture, utterance, optional)[None, None]
     length = [x.shape[2]]
     place = 0
     for block in range(architecture.num_blocks):
@@ -121,7 +132,7 @@ def naive_log_probs(supernet: Supernet, utterance: Tensor, gates: Tensor, head: 
 
 
 @pytest.mark.parametrize("normalization", ["none", "utterance"])
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize("front_end", ALL_FRONT_ENDS)
 def test_agrees_with_the_naive_encoder(front_end: str, normalization: FeatureNormalization) -> None:
     supernet = network(front_end, normalization)
     features, lengths = random_batch((22, 9, 1))
@@ -138,7 +149,7 @@ def test_agrees_with_the_naive_encoder(front_end: str, normalization: FeatureNor
 
 
 @pytest.mark.parametrize("normalization", ["none", "utterance"])
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize("front_end", ALL_FRONT_ENDS)
 def test_an_utterance_alone_equals_itself_in_a_batch(
     front_end: str, normalization: FeatureNormalization
 ) -> None:
@@ -156,10 +167,11 @@ def test_an_utterance_alone_equals_itself_in_a_batch(
         )
 
 
+@pytest.mark.parametrize("front_end", ["strided", "elastic-strided"])
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_stacked_subnets_equal_separate_calls(data: st.DataObject) -> None:
-    supernet = network()
+def test_stacked_subnets_equal_separate_calls(data: st.DataObject, front_end: str) -> None:
+    supernet = network(front_end)
     count = data.draw(st.integers(1, 3))
     chosen = [draw_subnet(data, supernet.space) for _ in range(count)]
     chosen += whole_and_empty(supernet.space)
@@ -183,6 +195,7 @@ def test_dropped_components_are_skipped_not_multiplied_by_zero(data: st.DataObje
     with torch.no_grad():
         for one in supernet.space.modules(subnet):
             closed = sorted(set(range(supernet.space.num_units(one.module))) - set(one.units))
+            assert one.block is not None
             module = getattr(supernet.blocks[one.block], one.module)
             for name, parameter in module.named_parameters():
                 if not one.units:
@@ -194,7 +207,7 @@ def test_dropped_components_are_skipped_not_multiplied_by_zero(data: st.DataObje
     torch.testing.assert_close(broken, clean, **tolerance("exact"))
 
 
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize("front_end", ALL_FRONT_ENDS)
 @given(data=st.data())
 @settings(max_examples=8, deadline=None)
 def test_runs_the_flops_that_the_component_space_counts(
@@ -209,9 +222,15 @@ def test_runs_the_flops_that_the_component_space_counts(
         supernet(features, lengths, stack_gates(chosen, torch.float64), [0, 1])
     space = supernet.space
     head = 2.0 * 100 * space.architecture.dim * space.architecture.vocab_size
-    front_end_alone = space.cost(Subnet.of(len(space), ()), "flops") - head
-    separately = sum(space.cost(subnet, "flops") for subnet in chosen)
-    assert counter.get_total_flops() == separately - front_end_alone  # it runs once for both
+    chunks = set(range(len(space))[space.module_slice(None, "front_end")])
+
+    def front_end_of(subnet: Subnet) -> float:
+        alone = Subnet.of(len(space), chunks & set(subnet.kept))
+        return space.cost(alone, "flops") - head
+
+    behind = sum(space.cost(subnet, "flops") - front_end_of(subnet) for subnet in chosen)
+    # It runs once for both, whole.
+    assert counter.get_total_flops() == behind + front_end_of(space.full())
 
 
 def test_gating_leaves_nothing_behind() -> None:
@@ -224,8 +243,9 @@ def test_gating_leaves_nothing_behind() -> None:
     torch.testing.assert_close(again, first, **tolerance("exact"))
 
 
-def test_gradients_reach_every_parameter_of_the_full_network() -> None:
-    supernet = small_supernet(small_architecture())
+@pytest.mark.parametrize("front_end", ["strided", "elastic-strided"])
+def test_gradients_reach_every_parameter_of_the_full_network(front_end: str) -> None:
+    supernet = small_supernet(small_architecture(front_end))
     features, lengths = random_batch((22, 9))
     gates = torch.ones(2, len(supernet.space), dtype=torch.float64, requires_grad=True)
     log_probs, frames = supernet(features, lengths, gates, [0, 1])
@@ -267,6 +287,57 @@ def test_gradients_of_dropped_components_are_exactly_zero() -> None:
     for module in (second.conv, second.ffn2, *(getattr(third, name) for name in MODULES)):
         for parameter in module.parameters():
             assert parameter.grad is None or parameter.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("front_end", ELASTIC_FRONT_ENDS)
+def test_a_closed_chunk_of_the_front_end_has_no_gradient_from_that_subnet(front_end: str) -> None:
+    supernet = small_supernet(small_architecture(front_end))
+    space, features, lengths = supernet.space, *random_batch((22, 9))
+    second, third = range(len(space))[space.module_slice(None, "front_end")]
+    # Neither keeps the third chunk, and only the first keeps the second.
+    subnets = [Subnet.of(len(space), [0, 3, second]), Subnet.of(len(space), [1, 4])]
+    convolution = supernet.front_end.convolutions[-1]
+    weights = {
+        "kernel": convolution.weight, "bias": convolution.bias,
+        "columns": supernet.front_end.linear.weight,
+    }  # fmt: skip
+
+    def gradients(rows: list[int]) -> dict[str, tuple[Tensor, ...]]:
+        """Of each weight, by chunks; and of the gates."""
+        gates = stack_gates([subnets[row] for row in rows], torch.float64).requires_grad_()
+        supernet.zero_grad()
+        supernet(features, lengths, gates, rows)[0].square().sum().backward()
+        assert gates.grad is not None
+        found: dict[str, tuple[Tensor, ...]] = {"gates": (gates.grad,)}
+        for name, weight in weights.items():
+            assert isinstance(weight, torch.nn.Parameter)
+            assert weight.grad is not None
+            found[name] = weight.grad.clone().chunk(3, int(name == "columns"))
+        return found
+
+    both, first, other = gradients([0, 1]), gradients([0]), gradients([1])
+    (of_gates,) = both["gates"]
+    assert of_gates[:, [second, third]].ne(0).tolist() == [[True, False], [False, False]]
+    for name in weights:
+        assert [one.ne(0).any().item() for one in both[name]] == [True, True, False], name
+        assert other[name][1].eq(0).all(), name
+        torch.testing.assert_close(both[name][1], first[name][1], **tolerance("exact"))
+
+
+def test_a_gate_scales_its_chunk_of_the_front_end_once() -> None:
+    supernet = network("elastic-strided")
+    features, lengths = random_batch((22, 9))
+    gates = torch.tensor([[0, 0], [1, 0], [0.5, 0], [2, 0], [2, 1], [0, 1]], dtype=torch.float64)
+    x, frames = supernet.front_end.gated(features, lengths, gates)
+    assert frames.tolist() == [6, 3]
+    none, one, half, twice, both, other = x
+    for actual, expected in (
+        (half - none, 0.5 * (one - none)),
+        (twice - none, 2 * (one - none)),
+        (both - none, 2 * (one - none) + (other - none)),
+    ):
+        assert actual.abs().max() > 0.1
+        torch.testing.assert_close(actual, expected, **tolerance("float64_reordered"))
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,6 +1,7 @@
 """The supernet through the Triton kernels, in the interpreter, against plain torch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,7 +89,10 @@ def test_losses_and_gradients_are_those_of_plain_torch(
     reason="the compiler cannot look through run-time checks",
 )
 @pytest.mark.usefixtures("kernels")
-def test_a_compiled_step_takes_other_masks_without_compiling_again(supernet: Supernet) -> None:
+@pytest.mark.parametrize("front_end_chunks", [1, 2])
+def test_a_compiled_step_takes_other_masks_without_compiling_again(front_end_chunks: int) -> None:
+    torch.manual_seed(0)
+    supernet = Supernet(replace(ARCHITECTURE, front_end_chunks=front_end_chunks), 2)
     all_subnets = subnets(supernet)
     compiles = 0
 

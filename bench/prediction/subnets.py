@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from bench.kept import export_kept, kept_file
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint, shipped_checkpoint
-from ortho_edge.components import MODULES, ComponentSpace
+from ortho_edge.components import ComponentSpace
 from ortho_edge.devices.probes import probes
 from ortho_edge.devices.profiler import Runtime
 from ortho_edge.precision import Precision
@@ -44,7 +44,8 @@ def held_out_subnets(space: ComponentSpace) -> tuple[TrainedSubnet, ...]:
     for index, share in enumerate(shares):
         weights = np.ones(len(space))
         if index % 2:
-            of_kind = dict(zip(MODULES, generator.uniform(0.1, 1.0, len(MODULES)), strict=True))
+            kinds = space.kinds
+            of_kind = dict(zip(kinds, generator.uniform(0.1, 1.0, len(kinds)), strict=True))
             weights = np.array([of_kind[one.module] for one in space.components])
         kept = generator.choice(
             len(space), round(share * len(space)), replace=False, p=weights / weights.sum()

@@ -1,6 +1,6 @@
 """The shape of an encoder: every number that fixes its tensors, and nothing about training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 FrontEndKind = Literal["vgg", "strided"]
@@ -32,12 +32,18 @@ class Architecture:
     """`vgg`: four 3x3 convolutions and two poolings (paper); `strided`: two 3x3 convolutions of
     stride 2, a few per cent of the cost."""
     front_end_channels: tuple[int, ...] = (32, 64, 64, 32)
+    front_end_chunks: int = 1
+    """Chunks of the last convolution's channels. The first is always kept; each other one is a
+    component. With 1 the front end is not elastic."""
     feature_normalization: FeatureNormalization = "none"
     """`utterance` subtracts each utterance's mean log-mel vector: robust to level and channel."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field, the value and the rule."""
-        for name in ("dim", "num_blocks", "num_heads", "head_dim", "ffn_dim", "num_ffn_chunks"):
+        for name in (
+            "dim", "num_blocks", "num_heads", "head_dim", "ffn_dim", "num_ffn_chunks",
+            "front_end_chunks",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.vocab_size < 2:
@@ -61,11 +67,28 @@ class Architecture:
                 f"front_end {self.front_end!r} takes {expected} channel counts, "
                 f"not {self.front_end_channels}"
             )
+        if self.front_end_channels[-1] % self.front_end_chunks:
+            raise ValueError(
+                f"the {self.front_end_channels[-1]} channels of the front end's last convolution "
+                f"do not divide into {self.front_end_chunks} chunks"
+            )
 
     @property
     def chunk_dim(self) -> int:
         """Hidden channels of one FFN chunk."""
         return self.ffn_dim // self.num_ffn_chunks
+
+    @property
+    def front_end_chunk_dim(self) -> int:
+        """Channels of the last convolution in one chunk."""
+        return self.front_end_channels[-1] // self.front_end_chunks
+
+    def with_front_end_of(self, chunks: int) -> "Architecture":
+        """The same with so many chunks left of the front end, which is not elastic any more."""
+        if chunks == self.front_end_chunks == 1:
+            return self
+        channels = (*self.front_end_channels[:-1], chunks * self.front_end_chunk_dim)
+        return replace(self, front_end_channels=channels, front_end_chunks=1)
 
     @property
     def subsampled_feature_dim(self) -> int:

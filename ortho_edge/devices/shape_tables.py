@@ -109,8 +109,9 @@ def shape_of(architecture: Architecture) -> str:
     """Everything about an architecture that decides what one of its modules costs."""
     one = architecture
     channels = "-".join(map(str, one.front_end_channels))
+    chunks = f" in {one.front_end_chunks} chunks" if one.front_end_chunks > 1 else ""
     return (
         f"dim {one.dim}, heads of {one.head_dim}, chunks of {one.chunk_dim}, kernel "
         f"{one.kernel_size}, {one.vocab_size} symbols, {one.front_end} front end of {channels} "
-        f"channels on {one.feature_dim} bins"
+        f"channels{chunks} on {one.feature_dim} bins"
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-from ortho_edge.components import FRAMES_PER_SECOND, ComponentSpace
+from ortho_edge.components import FRAMES_PER_SECOND, FRONT_END, ComponentSpace
 from ortho_edge.components import Module as ModuleName
 from ortho_edge.conformer.architecture import Architecture, subsampled_length
 from ortho_edge.devices.profile import Kind
@@ -41,7 +41,7 @@ class Work:
     layers: int = 0
     """Linear layers, as they are exported."""
     units: int = 1
-    """Open units: chunks, heads, or 1."""
+    """Open units: chunks, heads, chunks of the front end, or 1."""
     filters: float = 0.0
     """Those parameters that are weights of convolutions."""
 
@@ -56,11 +56,14 @@ def workload(space: ComponentSpace, subnet: Subnet, seconds: float) -> tuple[Wor
     architecture = space.architecture
     steps = subsampled_length(round(seconds * FRAMES_PER_SECOND))
     fixed = _fixed(space, seconds)
+    front_end = _front_end(space, len(space.front_end_chunks(subnet)), seconds)
     empty = Subnet.of(len(space), ())
     units = {module: _unit(space, module, empty, seconds) for module in KIND_OF}
-    works = [fixed["front_end"]]
+    works = [front_end]
     block = 0
     for module in space.modules(subnet):
+        if module.block is None:
+            continue
         if module.block != block:
             works.append(fixed["norm"])
             block = module.block
@@ -148,39 +151,46 @@ def _module(
 
 
 def _fixed(space: ComponentSpace, seconds: float) -> dict[Kind, Work]:
-    """Front end, one block's norm and CTC head, which every subnet has."""
+    """One block's norm and the CTC head, which every subnet has."""
     architecture = space.architecture
     dim, vocab = architecture.dim, architecture.vocab_size
-    frames = round(seconds * FRAMES_PER_SECOND)
-    steps = subsampled_length(frames)
-    empty = Subnet.of(len(space), ())
-    head_flops, head_params = 2.0 * steps * dim * vocab, (dim + 1.0) * vocab
-    norm_params = 2.0 * dim
-    rest_params = space.cost(empty, "params") - head_params - architecture.num_blocks * norm_params
-    maps = _front_end_maps(architecture, frames)
-    written = frames * architecture.feature_dim + sum(maps) + steps * dim
+    steps = subsampled_length(round(seconds * FRAMES_PER_SECOND))
     return {
-        "front_end": Work(
-            kind="front_end",
-            flops=space.flops(empty, seconds) - head_flops,
-            params=rest_params,
-            activations=float(written),
-            live=float(max(map(sum, pairwise(maps)))),
-            weights=float(dim * architecture.front_end_channels[-1]
-                          * architecture.subsampled_feature_dim),
-            outputs=float(dim), layers=1,
-            filters=9.0 * sum(a * b for a, b in pairwise((1, *architecture.front_end_channels))),
-        ),
         "norm": Work(
-            kind="norm", flops=0.0, params=norm_params,
+            kind="norm", flops=0.0, params=2.0 * dim,
             activations=float(steps * dim), live=2.0 * steps * dim,
         ),
         "ctc_head": Work(
-            kind="ctc_head", flops=head_flops, params=head_params,
+            kind="ctc_head", flops=2.0 * steps * dim * vocab, params=(dim + 1.0) * vocab,
             activations=2.0 * steps * vocab, live=float(steps * (dim + 2 * vocab)),
             weights=float(dim * vocab), outputs=float(vocab), layers=1,
         ),
     }  # fmt: skip
+
+
+def _front_end(space: ComponentSpace, chunks: int, seconds: float) -> Work:
+    """The front end with so many chunks."""
+    fixed = _fixed(space, seconds)
+    frames = round(seconds * FRAMES_PER_SECOND)
+    first = space.module_slice(*FRONT_END).start
+    alone = Subnet.of(len(space), range(first, first + chunks - 1))
+    norms = space.architecture.num_blocks * fixed["norm"].params
+    architecture = space.architecture.with_front_end_of(chunks)
+    channels, dim = architecture.front_end_channels, architecture.dim
+    maps = _front_end_maps(architecture, frames)
+    written = frames * architecture.feature_dim + sum(maps) + subsampled_length(frames) * dim
+    return Work(
+        kind="front_end",
+        flops=space.flops(alone, seconds) - fixed["ctc_head"].flops,
+        params=space.cost(alone, "params") - fixed["ctc_head"].params - norms,
+        activations=float(written),
+        live=float(max(map(sum, pairwise(maps)))),
+        weights=float(dim * channels[-1] * architecture.subsampled_feature_dim),
+        outputs=float(dim),
+        layers=1,
+        units=chunks,
+        filters=9.0 * sum(a * b for a, b in pairwise((1, *channels))),
+    )
 
 
 def _front_end_maps(architecture: Architecture, frames: int) -> list[int]:

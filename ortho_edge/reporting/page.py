@@ -69,9 +69,12 @@ def _facts(run: Run) -> Mapping[str, str]:
     """Where the checkpoint comes from."""
     provenance, space = run.checkpoint.provenance, run.checkpoint.supernet.space
     architecture = space.architecture
+    chunks = architecture.front_end_chunks
+    front_end = f"front end in {chunks} chunks, " if chunks > 1 else ""
     facts = {
         "network": f"{architecture.num_blocks} blocks of width {architecture.dim}, "
         f"{architecture.num_heads} heads, feed-forward width {architecture.ffn_dim}, "
+        f"{front_end}"
         f"{space.total_cost('params'):,.0f} parameters, {len(space)} components",
         "symbols": f"{len(run.checkpoint.tokens)}",
         "method": run.method,

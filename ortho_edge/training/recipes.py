@@ -39,6 +39,20 @@ class Recipe:
     cache_audio: bool = False
 
 
+def with_elastic_front_end(recipe: Recipe, chunks: int) -> Recipe:
+    """The recipe with that many chunks of the front end, all but the first of them components.
+
+    Raises:
+        ValueError: The front end does not divide so.
+    """
+
+    def architecture(vocab_size: int) -> Architecture:
+        return replace(recipe.architecture(vocab_size), front_end_chunks=chunks)
+
+    architecture(2)  # refuses now what would be refused once the corpus is read
+    return replace(recipe, architecture=architecture)
+
+
 def digits() -> Recipe:
     """The small supernet that ships: spoken digit strings, hours on two CPU cores."""
     return Recipe(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ortho_edge.checkpoint import TrainedSubnet
-from ortho_edge.components import MODULES, ComponentSpace, Module
+from ortho_edge.components import ComponentSpace, Place
 from ortho_edge.ortho_softmax import (
     SelectionProblem,
     SoftSelection,
@@ -128,12 +128,10 @@ def _step(subnets: tuple[Subnet, ...], heads: tuple[int, ...], device: torch.dev
     return Step(stack_gates(subnets).to(device), heads, subnets)
 
 
-def droppable_modules(space: ComponentSpace, smallest: Subnet) -> frozenset[tuple[int, Module]]:
-    """Modules that the smallest subnet lacks altogether: layer drop may skip them (section 4)."""
-    kept = {(one.block, one.module) for one in space.modules(smallest) if one.units}
-    return frozenset(
-        (block, module)
-        for block in range(space.architecture.num_blocks)
-        for module in MODULES
-        if (block, module) not in kept
-    )
+def droppable_modules(space: ComponentSpace, smallest: Subnet) -> frozenset[Place]:
+    """Modules that the smallest subnet lacks altogether: layer drop may skip them (section 4).
+
+    Never the front end: it is no residual branch.
+    """
+    modules = [one for one in space.modules(smallest) if one.block is not None]
+    return frozenset((one.block, one.module) for one in modules if not one.units)

@@ -26,12 +26,16 @@ STRIDED = Architecture(
     kernel_size=7, front_end="strided", front_end_channels=(4, 6), feature_dim=79,
 )  # fmt: skip
 VGG = dataclasses.replace(STRIDED, front_end="vgg", front_end_channels=(2, 4, 6, 3), num_blocks=2)
+ELASTIC = [
+    dataclasses.replace(STRIDED, front_end_chunks=3),
+    dataclasses.replace(VGG, front_end_chunks=3),
+]
 TERMS = tuple(field.name for field in dataclasses.fields(ModuleCost))
 
 
 @st.composite
 def spaces_and_subnets(draw: st.DrawFn) -> tuple[ComponentSpace, Subnet]:
-    space = ComponentSpace(draw(st.sampled_from([STRIDED, VGG])))
+    space = ComponentSpace(draw(st.sampled_from([STRIDED, VGG, *ELASTIC])))
     return space, Subnet.of(len(space), draw(st.sets(st.integers(0, len(space) - 1))))
 
 
@@ -84,6 +88,25 @@ def test_the_modules_run_in_order_and_closed_ones_are_left_out() -> None:
     assert kinds == [
         "front_end", "conv", "mhsa", "norm", "norm", "ffn", "ffn", "norm", "ctc_head",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ELASTIC, ids=["strided", "vgg"])
+@pytest.mark.parametrize("seconds", [0.3, 4.0])
+def test_chunks_of_the_front_end_make_one_of_fewer_channels(
+    architecture: Architecture, seconds: float
+) -> None:
+    """And change nothing but the front end."""
+    space = ComponentSpace(architecture)
+    start = space.module_slice(None, "front_end").start
+    width = architecture.front_end_channels[-1] // 3
+    for kept, chunks in (((), 1), ((start + 1,), 2), ((start, start + 1), 3)):
+        channels = (*architecture.front_end_channels[:-1], chunks * width)
+        plain = dataclasses.replace(architecture, front_end_channels=channels, front_end_chunks=1)
+        subnet = Subnet.of(len(space), (0, 3, *kept))
+        expected = workload(ComponentSpace(plain), Subnet(start, (0, 3)), seconds)
+        front_end, *others = workload(space, subnet, seconds)
+        assert front_end.units == chunks
+        assert (dataclasses.replace(front_end, units=1), *others) == expected
 
 
 def test_a_latency_worked_out_by_hand() -> None:

@@ -34,11 +34,11 @@ from ortho_edge.subnet import Subnet
 
 ARCHITECTURE = Architecture(
     vocab_size=7, dim=32, num_blocks=2, num_heads=3, head_dim=8, ffn_dim=64, kernel_size=5,
-    front_end="strided", front_end_channels=(4, 6),
+    front_end="strided", front_end_channels=(4, 6), front_end_chunks=3,
 )  # fmt: skip
 SPACE = ComponentSpace(ARCHITECTURE)
 TABLE = "[runtimes.ethos-u.int8-static]\n"
-ROWS = {"front_end": 1, "ffn": 4, "conv": 1, "mhsa": 3, "norm": 1, "ctc_head": 1}
+ROWS = {"front_end": 3, "ffn": 4, "conv": 1, "mhsa": 3, "norm": 1, "ctc_head": 1}
 
 
 def table(kind: str) -> ModuleTable:
@@ -96,7 +96,8 @@ def subnets() -> st.SearchStrategy[Subnet]:
 
 def by_hand(subnet: Subnet, column: int) -> tuple[float, float]:
     """Cycles and the largest memory, without a table."""
-    counts = [("front_end", 1), ("norm", 1), ("norm", 1), ("ctc_head", 1)]
+    chunks = len(set(range(len(SPACE) - 2, len(SPACE))) & set(subnet.kept))
+    counts = [("front_end", 1 + chunks), ("norm", 1), ("norm", 1), ("ctc_head", 1)]
     kinds = {"ffn1": "ffn", "ffn2": "ffn", "conv": "conv", "mhsa": "mhsa"}
     for block in range(ARCHITECTURE.num_blocks):
         for module, kind in kinds.items():
@@ -162,12 +163,25 @@ def test_a_length_outside_the_tables_has_no_figures(seconds: float) -> None:
 
 @pytest.mark.parametrize("change", [
     {"dim": 40}, {"head_dim": 16}, {"ffn_dim": 96}, {"kernel_size": 7}, {"vocab_size": 8},
-    {"front_end_channels": (4, 8)}, {"front_end": "vgg", "front_end_channels": (4, 6, 6, 4)},
+    {"front_end_channels": (4, 9)}, {"front_end": "vgg", "front_end_channels": (4, 6, 6, 6)},
+    {"front_end_chunks": 1}, {"front_end_chunks": 2},
 ])  # fmt: skip
 def test_another_architecture_has_no_figures(change: dict[str, int]) -> None:
     space = ComponentSpace(dataclasses.replace(ARCHITECTURE, **change))
     with pytest.raises(UserError, match=r"profile --on npu --checkpoint DIR"):
         predict_latency(profile(), space, space.full(), 1.0, "ethos-u", "int8-static")
+
+
+def test_a_front_end_of_as_many_channels_that_is_not_elastic_is_another_architecture() -> None:
+    plain = dataclasses.replace(ARCHITECTURE, front_end_chunks=1)
+    tables = dataclasses.replace(TABLES, shape=shape_of(plain))
+    with pytest.raises(UserError) as caught:
+        predict_latency(profile(tables), SPACE, SPACE.full(), 1.0, "ethos-u", "int8-static")
+    message = str(caught.value)
+    assert "has figures for dim 32" in message
+    assert "front end of 4-6 channels on 80 bins, not for" in message
+    assert "front end of 4-6 channels in 3 chunks on 80 bins; make a profile" in message
+    assert "\n" not in message
 
 
 def test_more_blocks_of_the_same_shape_have_figures() -> None:

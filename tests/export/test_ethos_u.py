@@ -12,10 +12,12 @@ from ortho_edge.cli import UserError
 from ortho_edge.compaction import compact
 from ortho_edge.components import Component, ComponentSpace
 from ortho_edge.devices.catalogue import profile_text, read_profile
+from ortho_edge.devices.latency import predict_latency
 from ortho_edge.devices.profile import Budget, DeviceProfile
 from ortho_edge.export import Arguments, main
 from ortho_edge.profile import Arguments as ProfileArguments
 from ortho_edge.profile import main as make_profile
+from ortho_edge.subnet import Subnet
 from ortho_export.card import CARD
 from ortho_export.ethos_u import environment, pipeline, profiling
 from ortho_export.ethos_u.compiled import FLOOR_DB
@@ -229,6 +231,37 @@ def test_the_jobs_of_a_profile_are_every_choice_of_every_module_once() -> None:
     behind = [wide.components[job.kept[1]] for job in others]
     assert {(one.block, one.module) for one in behind} == {(1, "conv"), (1, "mhsa"), (1, "ffn2")}
     assert all(job.part == "network" and job.kept for job in held_out_jobs(space))
+
+
+def test_an_elastic_front_end_has_a_row_for_every_number_of_chunks() -> None:
+    supernet = tiny_checkpoint(front_end_chunks=3).supernet
+    space = supernet.space
+    jobs = list(table_jobs(space, (1.0,)))
+    parts = {job.name: job for job in jobs if job.part == "front_end"}
+    for chunks in (1, 2, 3):
+        kept = Subnet(len(space), parts[f"front_end-{chunks}-1s"].kept)
+        assert compact(supernet, kept).front_end.convolutions[-1].out_channels == 2 * chunks
+    found = {job.name: lowered(job.name, 700 + 100 * len(job.kept)) for job in jobs}
+    # Front end, norm and head of 700, each module of 800.
+    found |= {
+        job.name: lowered(job.name, 2100 + 800 * len(set(job.kept)))
+        for job in context_jobs(space, (1.0,))
+    }
+    whole = Job(name="whole", kept=space.full().kept, frames=100)
+    # Three chunks; norm, head, convolution, three heads, and twice four chunks.
+    found["whole"] = lowered("whole", 900 + 700 + 700 + 800 + 1000 + 2 * 1100)
+    sizes = dict.fromkeys(found, 5_000)
+    made = profile_of(ACCELERATOR, space, found, sizes, [whole], (1.0,))
+    costs = made.runtimes["ethos-u"]["int8-static"]
+    assert costs.tables is not None
+    assert costs.tables.modules["front_end"].cycles == ((700,), (800,), (900,))
+    assert costs.error_percent == 0
+    less = Subnet.of(len(space), space.full().kept[:-1])
+    latency = [
+        predict_latency(made, space, one, 1.0, "ethos-u", "int8-static").milliseconds
+        for one in (less, space.full())
+    ]
+    assert latency[1] - latency[0] == pytest.approx(100 / 1e6)
 
 
 def test_a_profile_states_how_far_whole_networks_are_from_the_sum(profile: DeviceProfile) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ortho_edge.compaction import DenseEncoder, compact
+from ortho_edge.conformer.architecture import FrontEndKind
 from ortho_export.executorch import Delegation, Forward, load, lower
 from ortho_export.facts import MAX_FRAMES, MIN_FRAMES, Facts
 from ortho_export.quiet import quiet_stderr
@@ -86,10 +87,14 @@ def test_delegation_of_the_exported_program(exported: Exported) -> None:
     assert delegation.planned_bytes < 1.1 * 4 * MAX_FRAMES * (80 + 11 / 4)
 
 
-def test_pooling_front_end_and_a_block_without_attention(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint("vgg")
+@pytest.mark.parametrize(("front_end", "chunks"), [("vgg", 1), ("strided", 3)])
+def test_other_front_ends_and_half_of_the_modules(
+    front_end: FrontEndKind, chunks: int, tmp_path: Path
+) -> None:
+    checkpoint = tiny_checkpoint(front_end, front_end_chunks=chunks)
     trained = checkpoint.subnets[1]
     assert trained.name == SMALL
+    assert len(checkpoint.supernet.space.front_end_chunks(trained.subnet)) == min(chunks, 2)
     encoder = compact(checkpoint.supernet, trained.subnet, trained.head)
     facts = Facts(
         subnet=SMALL, tokens=checkpoint.tokens, checkpoint_digest="", min_frames=9, max_frames=300

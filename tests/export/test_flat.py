@@ -16,9 +16,10 @@ from tests.export.tiny import tiny_checkpoint
 from tests.tolerances import tolerance
 
 
-def like_trained(kind: FrontEndKind) -> Supernet:
+def like_trained(kind: FrontEndKind, front_end_chunks: int = 1) -> Supernet:
     """Two blocks, and norms and biases that do something: the flat form folds them."""
-    architecture = replace(tiny_checkpoint(kind).supernet.architecture, num_blocks=2)
+    tiny = tiny_checkpoint(kind, front_end_chunks=front_end_chunks).supernet.architecture
+    architecture = replace(tiny, num_blocks=2)
     torch.manual_seed(3)
     supernet = Supernet(architecture, 2).eval()
     with torch.no_grad():
@@ -33,11 +34,13 @@ def like_trained(kind: FrontEndKind) -> Supernet:
 
 KINDS: tuple[FrontEndKind, ...] = ("strided", "vgg")
 SUPERNETS = {kind: like_trained(kind) for kind in KINDS}
-NUM_COMPONENTS = len(SUPERNETS["strided"].space)
+SUPERNETS_ELASTIC = {f"elastic-{kind}": like_trained(kind, 3) for kind in KINDS}
+ALL_SUPERNETS: dict[str, Supernet] = {**SUPERNETS, **SUPERNETS_ELASTIC}
+NUM_COMPONENTS = max(len(one.space) for one in ALL_SUPERNETS.values())
 
 
 def assert_flat_equals_dense(kind: str, kept: list[int], frames: int, seed: int, dtype) -> None:
-    supernet = SUPERNETS[kind].to(dtype)
+    supernet = ALL_SUPERNETS[kind].to(dtype)
     subnet = Subnet.of(len(supernet.space), [index % len(supernet.space) for index in kept])
     dense = compact(supernet, subnet, seed % 2)
     features = 4 * torch.randn(1, frames, 80, generator=torch.Generator().manual_seed(seed)) - 8
@@ -50,13 +53,13 @@ def assert_flat_equals_dense(kind: str, kept: list[int], frames: int, seed: int,
 
 @settings(deadline=None, max_examples=40)
 @given(
-    kind=st.sampled_from(["strided", "vgg"]),
+    kind=st.sampled_from(sorted(ALL_SUPERNETS)),
     kept=st.lists(st.integers(0, NUM_COMPONENTS - 1)),
     frames=st.integers(9, 70),
     seed=st.integers(0, 99),
 )
 def test_any_subnet_and_length_in_double_precision(
-    kind: FrontEndKind, kept: list[int], frames: int, seed: int
+    kind: str, kept: list[int], frames: int, seed: int
 ) -> None:
     assert_flat_equals_dense(kind, kept, frames, seed, torch.float64)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ortho_edge.compaction import compact
+from ortho_edge.conformer.architecture import FrontEndKind
 from ortho_edge.data.features import fbank
 from ortho_edge.decoding import greedy_text
 from ortho_export.facts import Facts
@@ -61,9 +62,11 @@ def test_longer_than_any_traced_length(exported: Exported, forward: Forward) -> 
     torch.testing.assert_close(torch.from_numpy(log_probs), expected, **tolerance("parity_float32"))
 
 
-def test_pooling_front_end(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint("vgg")
+@pytest.mark.parametrize(("front_end", "chunks"), [("vgg", 1), ("vgg", 3), ("strided", 3)])
+def test_other_front_ends(front_end: FrontEndKind, chunks: int, tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(front_end, front_end_chunks=chunks)
     trained = checkpoint.subnets[1]
+    assert len(checkpoint.supernet.space.front_end_chunks(trained.subnet)) == min(chunks, 2)
     encoder = compact(checkpoint.supernet, trained.subnet, trained.head)
     facts = Facts(subnet=trained.name, tokens=checkpoint.tokens, checkpoint_digest="")
     (tmp_path / "model.onnx").write_bytes(to_onnx(encoder, facts))

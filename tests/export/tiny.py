@@ -33,7 +33,9 @@ def bursts(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.03 * tones + 0.003 * noise).astype(np.float32)
 
 
-def tiny_checkpoint(front_end: FrontEndKind = "strided", spread: float = 20) -> Checkpoint:
+def tiny_checkpoint(
+    front_end: FrontEndKind = "strided", spread: float = 20, front_end_chunks: int = 1
+) -> Checkpoint:
     """One block of width 32 whose outputs are spread widely, so that transcripts are not empty."""
     torch.manual_seed(7)
     tokens = character_tokens(WORDS, "ABC'")
@@ -41,6 +43,7 @@ def tiny_checkpoint(front_end: FrontEndKind = "strided", spread: float = 20) -> 
         vocab_size=len(tokens), dim=32, num_blocks=1, num_heads=3, head_dim=8, ffn_dim=64,
         kernel_size=5, front_end=front_end,
         front_end_channels=(4, 6) if front_end == "strided" else (3, 4, 4, 3),
+        front_end_chunks=front_end_chunks,
         feature_normalization="utterance" if front_end == "strided" else "none",
     )  # fmt: skip
     supernet = Supernet(architecture, 2).eval()

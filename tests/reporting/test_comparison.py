@@ -1,5 +1,7 @@
 """Differences of error rates against separate rates, overlaps against sets counted by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -86,6 +88,32 @@ def test_units_of_a_module_may_stand_in_for_each_other() -> None:
     found = overlaps([run("a", s050=[0, 1]), run("b", s050=[2, 3, 4])])
     assert found[0].components == 0
     assert found[0].modules == pytest.approx(2 / 3)
+
+
+def test_chunks_of_the_front_end_are_a_module_of_their_own() -> None:
+    runs = [run("a", s050=[0, 4]), run("b", s050=[0, 4])]
+    architecture = replace(ARCHITECTURE, front_end_chunks=4)
+    # Both keep a chunk of the FFN and the convolution; of the front end another one or two.
+    runs = [
+        replace(
+            one,
+            checkpoint=replace(
+                one.checkpoint,
+                supernet=Supernet(architecture, 1),
+                subnets=(
+                    replace(one.checkpoint.subnets[0], subnet=Subnet.full(COMPONENTS + 3)),
+                    replace(
+                        one.checkpoint.subnets[1],
+                        subnet=Subnet.of(COMPONENTS + 3, [0, 4, *chunks]),
+                    ),
+                ),
+            ),
+        )
+        for one, chunks in zip(runs, ([COMPONENTS], [COMPONENTS + 1, COMPONENTS + 2]), strict=True)
+    ]
+    (found,) = overlaps(runs)
+    assert found.components == pytest.approx(2 / 5)
+    assert found.modules == pytest.approx(3 / 4)
 
 
 def test_chance_is_what_random_subnets_overlap() -> None:

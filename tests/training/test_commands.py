@@ -82,6 +82,11 @@ def test_evaluate_without_a_model(
         (["digits", "--steps", "1"], "num_steps must be at least 2"),
         (["digits", "--accumulate", "0"], "accumulate must be at least 1, not 0"),
         (["digits", "--distill", "-1"], "distill must be 0 or more, not -1"),
+        (["digits", "--front-end-chunks", "0"], "front_end_chunks must be at least 1, not 0"),
+        (
+            ["digits", "--front-end-chunks", "5"],
+            "the 32 channels of the front end's last convolution do not divide into 5 chunks",
+        ),
         (["digits", "--data", "/nowhere"], "/nowhere"),
         (["librispeech_512", "--data", "."], "python -m ortho_edge.prepare librispeech"),
         (["digits", "--device", "abacus"], "abacus"),

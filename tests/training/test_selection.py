@@ -117,9 +117,23 @@ def test_aux_loss_keeps_whole_blocks_from_the_bottom(num_blocks: int, depths: li
     subnets = chosen.frozen(0).subnets
     components = space(num_blocks).components
     for depth, subnet in zip(depths, subnets, strict=True):
-        expected = tuple(i for i, one in enumerate(components) if one.block < depth)
+        expected = tuple(i for i, one in enumerate(components) if (one.block or 0) < depth)
         assert subnet.kept == expected
     assert [one.name for one in chosen.targets] == [f"b{depth:02d}" for depth in depths]
+
+
+def test_aux_loss_and_sizes_alone_know_an_elastic_front_end() -> None:
+    parts = ComponentSpace(replace(space(6).architecture, front_end_chunks=4))
+    problem = SelectionProblem(parts, "component")
+    config = TrainingConfig(num_steps=100, targets=TARGETS, method="aux-loss")
+    chosen = make_selection(problem, config, resolve_targets(config, parts))
+    for depth, subnet in zip((4, 2), chosen.frozen(0).subnets, strict=True):
+        blocks = [i for i, one in enumerate(parts.components[:-3]) if (one.block or 0) < depth]
+        assert list(subnet.kept) == [*blocks, *range(len(parts) - 3, len(parts))]
+    order = uniform_order(parts)
+    assert sorted(order) == list(range(len(parts)))
+    # Half of what there is keeps about half of the front end's chunks too.
+    assert 1 <= len({*range(len(parts) - 3, len(parts))} & {*order[: len(parts) // 2]}) <= 2
 
 
 def test_top_k_is_hard_forward_and_a_sigmoid_backward() -> None:

@@ -1,5 +1,7 @@
 """Which subnets an update trains."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,3 +96,6 @@ def test_droppable_are_the_modules_without_any_kept_unit() -> None:
     smallest = Subnet.of(len(SPACE), [1, SPACE.module_slice(0, "conv").start])
     expected = {(0, "mhsa"), (0, "ffn2")} | {(1, name) for name in ("ffn1", "conv", "mhsa", "ffn2")}
     assert droppable_modules(SPACE, smallest) == expected
+    elastic = ComponentSpace(replace(SPACE.architecture, front_end_chunks=2))
+    without = Subnet(len(elastic), smallest.kept)
+    assert droppable_modules(elastic, without) == expected, "the front end is never dropped"

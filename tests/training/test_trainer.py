@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from lhotse import CutSet
+from safetensors import safe_open
 from torch.nn.utils import parameters_to_vector
 
 from ortho_edge.checkpoint import load_checkpoint
 from ortho_edge.cli import UserError
-from ortho_edge.components import ComponentSpace
+from ortho_edge.components import ComponentSpace, Granularity
 from ortho_edge.data.waveforms import each_cut
 from ortho_edge.devices.catalogue import load_profile, profile_text
 from ortho_edge.devices.latency import predict_latency
@@ -23,7 +24,7 @@ from ortho_edge.nesting import leading_subnets
 from ortho_edge.subnet import Subnet
 from ortho_edge.tokens import character_tokens
 from ortho_edge.training.corpora import Corpus
-from ortho_edge.training.recipes import Recipe
+from ortho_edge.training.recipes import Recipe, with_elastic_front_end
 from ortho_edge.training.state import STATE_FILE
 from ortho_edge.training.targets import resolve_targets
 from ortho_edge.training.trainer import Trainer
@@ -123,6 +124,46 @@ def test_distillation_and_any_budget_resume_exactly_and_leave_subnets_for_every_
     # Whoever drops an option in the middle of a run is told which.
     with pytest.raises(UserError, match="another any_budget, distill"):
         trainer(tone_recipe, tone_corpus, parts)
+
+
+@pytest.mark.parametrize("granularity", ["component", "layer"])
+def test_an_elastic_front_end_resumes_exactly_and_is_recorded(
+    granularity: Granularity, tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    training = replace(tone_recipe.training, granularity=granularity, targets=(0.8, 0.3))
+    recipe = with_elastic_front_end(replace(tone_recipe, training=training), 4)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trainer(recipe, tone_corpus, whole).run()
+    for stop in (5, 9, None):
+        trainer(recipe, tone_corpus, parts).run(stop_after=stop)
+    assert losses(parts) == losses(whole)
+    checkpoint = load_checkpoint(whole / "checkpoint")
+    space = checkpoint.supernet.space
+    assert space.architecture.front_end_chunks == 4
+    for one, target in zip(checkpoint.subnets[1:], training.targets, strict=True):
+        assert isinstance(target, float)
+        assert space.cost(one.subnet, "flops") <= target * space.total_cost("flops")
+    assert checkpoint.order is not None
+    assert len(checkpoint.order) == 2 * 11 + 3
+
+
+def test_the_front_end_of_a_run_cannot_change(
+    tone_recipe: Recipe, tone_corpus: Corpus, tmp_path: Path
+) -> None:
+    elastic = with_elastic_front_end(tone_recipe, 4)
+    trainer(elastic, tone_corpus, tmp_path / "elastic").run(stop_after=1)
+    trainer(tone_recipe, tone_corpus, tmp_path / "plain").run(stop_after=1)
+    for recipe, folder in (
+        (tone_recipe, "elastic"),
+        (with_elastic_front_end(tone_recipe, 2), "elastic"),
+        (elastic, "plain"),
+    ):
+        with pytest.raises(UserError, match="another front_end_chunks; choose another --out"):
+            trainer(recipe, tone_corpus, tmp_path / folder)
+    # One chunk is what a run without the option has, and states from before it lack the setting.
+    with safe_open(tmp_path / "plain" / STATE_FILE, framework="pt") as file:
+        assert "front_end_chunks" not in file.metadata()["run"]
+    trainer(with_elastic_front_end(tone_recipe, 1), tone_corpus, tmp_path / "plain")
 
 
 def test_stage_two_trains_frozen_nested_subnets_within_their_targets(

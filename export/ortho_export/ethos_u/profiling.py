@@ -10,13 +10,14 @@ subnets are lowered besides, and the profile states by how much their cycles dif
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ortho_edge.checkpoint import Checkpoint
 from ortho_edge.cli import UserError
-from ortho_edge.components import FRAMES_PER_SECOND, ComponentSpace, Module
+from ortho_edge.components import FRAMES_PER_SECOND, FRONT_END, ComponentSpace, Module
 from ortho_edge.devices.profile import (
     DEFAULT_AUDIO_SECONDS,
     SCHEMA_VERSION,
@@ -49,7 +50,7 @@ HELD_OUT = ((0.05, 1.0), (0.15, 4.0), (0.1, 10.0))
 on."""
 MODULES: tuple[Module, ...] = ("ffn1", "mhsa", "conv")
 """One of each kind: both feed-forward modules are alike."""
-FIXED: tuple[Part, ...] = ("front_end", "norm", "last_norm", "ctc_head")
+FIXED: tuple[Part, ...] = ("norm", "last_norm", "ctc_head")
 BEHIND: tuple[Module, ...] = ("conv", "mhsa", "ffn2")
 """One of each kind, that another module may stand before in the same block."""
 CONTEXT = "context"
@@ -62,6 +63,14 @@ def table_jobs(space: ComponentSpace, lengths: Sequence[float] = LENGTHS) -> Ite
     """Every choice of every module alone, at every length."""
     for seconds in lengths:
         frames = round(seconds * FRAMES_PER_SECOND)
+        first = space.module_slice(*FRONT_END).start
+        for chunks in range(1, space.architecture.front_end_chunks + 1):
+            yield Job(
+                name=_name("front_end", chunks, seconds),
+                kept=tuple(range(first, first + chunks - 1)),
+                frames=frames,
+                part="front_end",
+            )
         for part in FIXED:
             yield Job(name=_name(part, 1, seconds), kept=(), frames=frames, part=part)
         for module in MODULES:
@@ -251,7 +260,7 @@ def _tables(
     sizes: Mapping[str, int],
     lengths: Sequence[float],
 ) -> ShapeTables:
-    rows = {"front_end": 1, "norm": 1, "ctc_head": 1}
+    rows = {"front_end": space.architecture.front_end_chunks, "norm": 1, "ctc_head": 1}
     kinds = {KIND_OF[module]: space.num_units(module) for module in MODULES}
     rows |= kinds
 
@@ -275,21 +284,20 @@ def _tables(
         sram = lowered[name].cost.sram_bytes
         return cycles_of(name) - less, sram / 1e3, (sizes[name] - wrapping) / 1e3
 
-    def front_end(seconds: float) -> tuple[float, float, float]:
+    def front_end(chunks: int, seconds: float) -> tuple[float, float, float]:
         # A network has one front end and one last norm. So what tells that norm from the others
         # stands here, with what its first module takes more, and a table of norms has one row.
-        ours, norm, last, head, chunk = (
-            cost(one, 1, seconds) for one in ("front_end", "norm", "last_norm", "ctc_head", "ffn")
+        ours, least = (cost("front_end", one, seconds) for one in (chunks, 1))
+        norm, last, head, ffn = (
+            cost(one, 1, seconds) for one in ("norm", "last_norm", "ctc_head", "ffn")
         )
-        others = space.architecture.num_blocks * norm[0] + head[0] + chunk[0]
-        rest = cycles_of(_name(CONTEXT, 1, seconds)) - others
-        return rest, ours[1], round(ours[2] + last[2] - norm[2], 3)
+        others = space.architecture.num_blocks * norm[0] + head[0] + ffn[0]
+        rest = cycles_of(_name(CONTEXT, 1, seconds)) - others - least[0]
+        return ours[0] + rest, ours[1], round(ours[2] + last[2] - norm[2], 3)
 
     def table(kind: str) -> ModuleTable:
-        costs = [
-            [front_end(one) if kind == "front_end" else cost(kind, units, one) for one in lengths]
-            for units in range(1, rows[kind] + 1)
-        ]
+        price = front_end if kind == "front_end" else partial(cost, kind)
+        costs = [[price(units, one) for one in lengths] for units in range(1, rows[kind] + 1)]
         cycles, sram, file = (
             tuple(tuple(one[index] for one in row) for row in costs) for index in range(3)
         )

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ortho_edge.checkpoint import TrainedSubnet
-from ortho_edge.components import ComponentSpace
+from ortho_edge.components import FRONT_END, ComponentSpace
 from ortho_edge.ortho_softmax import SelectionProblem, Target, fill_nested
 from ortho_edge.subnet import Subnet
 from ortho_edge.training.config import TrainingConfig
@@ -41,7 +41,7 @@ def truncated(
     """Aux-Loss (arXiv 2407.18930): an output after each third of the depth.
 
     The configured targets say only what is counted: the depths say how large the sizes are. Later
-    blocks are empty; their closing LayerNorms stay.
+    blocks are empty; their closing LayerNorms stay, and so does the whole front end.
     """
     space, costs = problem.space, targets[0].costs
     num_blocks = space.architecture.num_blocks
@@ -49,7 +49,11 @@ def truncated(
     falling = sorted(depths - {num_blocks}, reverse=True)
     if not falling:
         raise ValueError(f"aux-loss needs a network that is deeper than {num_blocks} block")
-    subnets = [Subnet.of(len(space), range(len(space) * depth // num_blocks)) for depth in falling]
+    place = space.module_slice(*FRONT_END)
+    front_end = range(place.start, place.stop)
+    subnets = [
+        Subnet.of(len(space), (*range(space.per_block * depth), *front_end)) for depth in falling
+    ]
     sizes = tuple(
         Target(name=f"b{depth:02d}", costs=costs, limit=costs.cost(subnet))
         for depth, subnet in zip(falling, subnets, strict=True)
@@ -109,6 +113,6 @@ def uniform_order(space: ComponentSpace) -> list[int]:
     def key(index: int) -> tuple[float, float]:
         component = space.components[index]
         filled = (component.unit + 0.5) / space.num_units(component.module)
-        return filled, component.block * GOLDEN_RATIO % 1
+        return filled, (component.block or 0) * GOLDEN_RATIO % 1
 
     return sorted(range(len(space)), key=key)
