@@ -1,5 +1,7 @@
 """Small supernets whose every parameter counts, and random subnets of them."""
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ortho_edge.components import ComponentSpace, Granularity
-from ortho_edge.conformer.architecture import Architecture
+from ortho_edge.conformer.architecture import Architecture, FeatureNormalization
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Block, Supernet
 
@@ -47,6 +49,25 @@ def small_supernet(architecture: Architecture, dtype: torch.dtype = torch.float6
             if "norm" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return supernet.to(dtype).eval()
+
+
+@functools.cache
+def network(front_end: str = "strided", normalization: FeatureNormalization = "none") -> Supernet:
+    """One of those, made once; nobody may change it."""
+    return small_supernet(small_architecture(front_end, feature_normalization=normalization))
+
+
+def soft_gates(num_rows: int, num_components: int, seed: int = 0) -> Tensor:
+    """Gates between 0.2 and 1.2 of which about a third is closed."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_rows, num_components)
+    gates = 0.2 + torch.rand(shape, generator=generator, dtype=torch.float64)
+    return gates * (torch.rand(shape, generator=generator) < 0.7)
+
+
+def lengths_after(num_frames: Sequence[int]) -> list[int]:
+    """Encoder frames of utterances of so many feature frames."""
+    return [math.ceil(math.ceil(frames / 2) / 2) for frames in num_frames]
 
 
 def block_of(supernet: Supernet, index: int) -> Block:

@@ -1,9 +1,7 @@
 """The supernet against an encoder written out naively, and what gating must never do."""
 
 import copy
-import functools
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -15,20 +13,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ortho_edge.components import MODULES, ComponentSpace, Module
 from ortho_edge.conformer.architecture import Architecture, FeatureNormalization
-from ortho_edge.conformer.front_end import frames_mask, normalize_utterance
 from ortho_edge.subnet import Subnet, stack_gates
-from ortho_edge.supernet import Regularization, Supernet
+from ortho_edge.supernet import Supernet
 from ortho_kernels.worklist import work_list
 from tests import naive
 from tests.encoders import (
     ALL_FRONT_ENDS,
-    ELASTIC_FRONT_ENDS,
-    FRONT_ENDS,
     block_of,
     draw_subnet,
+    network,
     random_batch,
     small_architecture,
     small_supernet,
+    soft_gates,
     whole_and_empty,
 )
 from tests.tolerances import tolerance
@@ -43,21 +40,6 @@ SLABS = {
     "ffn2": ("w1", "b1", "w2"),
 }
 """The weights that hold one slab per unit."""
-CONV: frozenset[tuple[int, Module]] = frozenset({(1, "conv")})
-"""One module that layer drop may skip."""
-
-
-@functools.cache
-def network(front_end: str = "strided", normalization: FeatureNormalization = "none") -> Supernet:
-    return small_supernet(small_architecture(front_end, feature_normalization=normalization))
-
-
-def soft_gates(num_rows: int, num_components: int, seed: int = 0) -> Tensor:
-    """Gates between 0.2 and 1.2 of which about a third is closed."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (num_rows, num_components)
-    gates = 0.2 + torch.rand(shape, generator=generator, dtype=torch.float64)
-    return gates * (torch.rand(shape, generator=generator) < 0.7)
 
 
 def naive_front_end(
@@ -289,57 +271,6 @@ def test_gradients_of_dropped_components_are_exactly_zero() -> None:
             assert parameter.grad is None or parameter.grad.eq(0).all()
 
 
-@pytest.mark.parametrize("front_end", ELASTIC_FRONT_ENDS)
-def test_a_closed_chunk_of_the_front_end_has_no_gradient_from_that_subnet(front_end: str) -> None:
-    supernet = small_supernet(small_architecture(front_end))
-    space, features, lengths = supernet.space, *random_batch((22, 9))
-    second, third = range(len(space))[space.module_slice(None, "front_end")]
-    # Neither keeps the third chunk, and only the first keeps the second.
-    subnets = [Subnet.of(len(space), [0, 3, second]), Subnet.of(len(space), [1, 4])]
-    convolution = supernet.front_end.convolutions[-1]
-    weights = {
-        "kernel": convolution.weight, "bias": convolution.bias,
-        "columns": supernet.front_end.linear.weight,
-    }  # fmt: skip
-
-    def gradients(rows: list[int]) -> dict[str, tuple[Tensor, ...]]:
-        """Of each weight, by chunks; and of the gates."""
-        gates = stack_gates([subnets[row] for row in rows], torch.float64).requires_grad_()
-        supernet.zero_grad()
-        supernet(features, lengths, gates, rows)[0].square().sum().backward()
-        assert gates.grad is not None
-        found: dict[str, tuple[Tensor, ...]] = {"gates": (gates.grad,)}
-        for name, weight in weights.items():
-            assert isinstance(weight, torch.nn.Parameter)
-            assert weight.grad is not None
-            found[name] = weight.grad.clone().chunk(3, int(name == "columns"))
-        return found
-
-    both, first, other = gradients([0, 1]), gradients([0]), gradients([1])
-    (of_gates,) = both["gates"]
-    assert of_gates[:, [second, third]].ne(0).tolist() == [[True, False], [False, False]]
-    for name in weights:
-        assert [one.ne(0).any().item() for one in both[name]] == [True, True, False], name
-        assert other[name][1].eq(0).all(), name
-        torch.testing.assert_close(both[name][1], first[name][1], **tolerance("exact"))
-
-
-def test_a_gate_scales_its_chunk_of_the_front_end_once() -> None:
-    supernet = network("elastic-strided")
-    features, lengths = random_batch((22, 9))
-    gates = torch.tensor([[0, 0], [1, 0], [0.5, 0], [2, 0], [2, 1], [0, 1]], dtype=torch.float64)
-    x, frames = supernet.front_end.gated(features, lengths, gates)
-    assert frames.tolist() == [6, 3]
-    none, one, half, twice, both, other = x
-    for actual, expected in (
-        (half - none, 0.5 * (one - none)),
-        (twice - none, 2 * (one - none)),
-        (both - none, 2 * (one - none) + (other - none)),
-    ):
-        assert actual.abs().max() > 0.1
-        torch.testing.assert_close(actual, expected, **tolerance("float64_reordered"))
-
-
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_a_gate_scales_its_component_once(module: Module, factor: float) -> None:
@@ -365,81 +296,6 @@ def test_a_gate_scales_its_component_once(module: Module, factor: float) -> None
     )
 
 
-def _is_either(value: Tensor, first: Tensor, second: Tensor) -> bool:
-    """Whether `value` is one of the two; True for the second."""
-    close = [
-        torch.allclose(value, option, **tolerance("float64_reordered"))
-        for option in (first, second)
-    ]
-    assert sorted(close) == [False, True]
-    return close[1]
-
-
-def test_layer_drop_skips_only_droppable_modules_and_keeps_the_expectation() -> None:
-    supernet = network()
-    space, batch = supernet.space, 400
-    rate = 0.75  # its 1 / (1 - rate) has no rounding
-    features, lengths = random_batch((9,))
-    features, lengths = features.expand(batch, -1, -1), lengths.expand(batch)
-    gates = torch.ones(3, len(space), dtype=torch.float64)
-    gates[0] = 0  # not even live
-    dropping = Regularization(layer_drop=rate, droppable=(frozenset(), frozenset(), CONV))
-    torch.manual_seed(0)
-    actual, _ = supernet(features, lengths, gates, [0, 0, 0], dropping)
-    plain, _ = supernet(features[:1], lengths[:1], gates[1:2], [0])
-    place = space.module_slice(1, "conv")
-    kept_gates, dropped_gates = gates[1:2].clone(), gates[1:2].clone()
-    # The conv module's gate multiplies all it adds, so a kept row is a gate of 1 / (1 - rate).
-    kept_gates[:, place], dropped_gates[:, place] = 1 / (1 - rate), 0
-    kept, _ = supernet(features[:1], lengths[:1], kept_gates, [0])
-    dropped, _ = supernet(features[:1], lengths[:1], dropped_gates, [0])
-    torch.testing.assert_close(
-        actual[1], plain[0].expand_as(actual[1]), **tolerance("float64_reordered")
-    )
-    num_dropped = sum(_is_either(row, kept[0, 0], dropped[0, 0]) for row in actual[2])
-    deviation = math.sqrt(batch * rate * (1 - rate))
-    assert abs(num_dropped - rate * batch) < 5 * deviation
-
-
-@pytest.mark.parametrize(
-    "regularization",
-    [
-        Regularization(layer_drop=0.5),
-        Regularization(layer_drop=0.5, droppable=(frozenset(), frozenset())),
-        Regularization(layer_drop=0.0, droppable=(CONV, CONV)),
-    ],
-)
-def test_layer_drop_without_rate_or_droppable_modules_does_nothing(
-    regularization: Regularization,
-) -> None:
-    supernet = network()
-    features, lengths = random_batch((22, 9))
-    gates = soft_gates(2, len(supernet.space))
-    actual, _ = supernet(features, lengths, gates, [0, 1], regularization)
-    expected, _ = supernet(features, lengths, gates, [0, 1])
-    torch.testing.assert_close(actual, expected, **tolerance("exact"))
-
-
-@pytest.mark.parametrize(
-    ("rates", "touched"),
-    [
-        (Regularization(ffn_dropout=0.5), {"ffn1", "ffn2"}),
-        (Regularization(attention_dropout=0.5), {"mhsa"}),
-        (Regularization(residual_dropout=0.5), {*MODULES}),
-    ],
-    ids=["ffn", "attention", "residual"],
-)
-def test_dropout_acts_on_its_modules_alone(rates: Regularization, touched: set[str]) -> None:
-    supernet = network()
-    features, lengths = random_batch((22, 9))
-    for name in MODULES:
-        place = supernet.space.module_slice(0, name)
-        gates = Subnet.of(len(supernet.space), range(place.start, place.stop)).gates(torch.float64)
-        plain, _ = supernet(features, lengths, gates[None], [0])
-        random, _ = supernet(features, lengths, gates[None], [0], rates)
-        assert random.equal(plain) == (name not in touched)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_log_probs_are_at_least_float32_and_sum_to_one(dtype: torch.dtype) -> None:
     supernet = small_supernet(small_architecture(), dtype)
@@ -448,29 +304,6 @@ def test_log_probs_are_at_least_float32_and_sum_to_one(dtype: torch.dtype) -> No
     assert log_probs.dtype == torch.float32
     sums = log_probs.exp().sum(-1)
     torch.testing.assert_close(sums, torch.ones_like(sums), **tolerance("float32_reordered"))
-
-
-def test_frames_mask_counts() -> None:
-    assert frames_mask(torch.tensor([0, 1, 3]), 3).tolist() == [
-        [False, False, False],
-        [True, False, False],
-        [True, True, True],
-    ]
-
-
-def test_normalization_ignores_level_and_channel() -> None:
-    features, lengths = random_batch((22, 9))
-    moved = features + torch.linspace(-3, 3, features.shape[-1], dtype=torch.float64)
-    for b, length in enumerate(lengths):
-        a, b_ = (normalize_utterance(given, lengths)[b, :length] for given in (features, moved))
-        torch.testing.assert_close(a, b_, **tolerance("float64_reordered"))
-        torch.testing.assert_close(
-            a.mean(0), torch.zeros_like(a[0]), **tolerance("float64_reordered")
-        )
-        torch.testing.assert_close(
-            a.std(0) if length > 1 else a, features[b, :length].std(0) / 4,
-            **tolerance("float64_reordered"),
-        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -483,19 +316,6 @@ def test_has_the_papers_number_of_parameters(architecture: Architecture, million
         count = sum(parameter.numel() for parameter in Supernet(architecture).parameters())
     assert count == ComponentSpace(architecture).total_cost("params")
     assert abs(count / 1e6 - millions) < 0.015 * millions
-
-
-def lengths_after(num_frames: Sequence[int]) -> list[int]:
-    return [math.ceil(math.ceil(frames / 2) / 2) for frames in num_frames]
-
-
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
-def test_subsamples_time_by_four(front_end: str) -> None:
-    supernet = network(front_end)
-    features, lengths = random_batch(range(1, 24))
-    x, frames = supernet.front_end(features, lengths)
-    assert frames.tolist() == lengths_after(range(1, 24))
-    assert x.shape == (23, 6, 10)
 
 
 @pytest.mark.parametrize("full_capacity", [False, True])
