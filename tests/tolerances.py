@@ -81,9 +81,9 @@ TOLERANCES: dict[str, Tolerance] = {
         reason="the contract of predicted file sizes; graphs differ by what a subnet leaves out",
     ),
     "vela_cycles": Tolerance(
-        rtol=1e-2,
+        rtol=1e-4,
         atol=0.0,
-        reason="the contract of a vela profile: cycles of whole networks against their modules",
+        reason="nothing on ethos-u85-256, 0.003 % at worst on ethos-u55-128",
     ),
     "arm_float32": Tolerance(
         rtol=0.0,

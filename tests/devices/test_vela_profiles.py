@@ -1,7 +1,7 @@
 """The shipped Ethos-U profiles against what Vela said of whole networks, recorded once.
 
 Every entry of `vela.json` is a subnet of the shipped checkpoint's architecture that was lowered as
-a whole: Vela 5.1.0, ExecuTorch 1.5.1, 2026-11-25, by `ortho_export.ethos_u`.
+a whole: Vela 5.1.0, ExecuTorch 1.5.1, 2026-11-26, by `ortho_export.ethos_u`.
 """
 
 import json
