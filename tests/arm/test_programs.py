@@ -56,10 +56,13 @@ def test_a_quantised_size_hears_on_an_arm_core_what_it_hears_here(
     speech: torch.Tensor,
 ) -> None:
     program = programs(size, precision)
+    here = load_artefact(program)
     with emulator(core) as machine:
         agreement = compare(install(machine, bundle), program, speech)
     assert agreement.snr_db >= FLOORS_DB[precision]
-    assert agreement.text == WORDS
+    # In four bits the smallest size mishears a word of the clip, here as there.
+    assert agreement.text == greedy_text(here.log_probs(speech), here.tokens)
+    assert agreement.text == WORDS or precision == "int4"
 
 
 @pytest.fixture(scope="module")
