@@ -1,11 +1,13 @@
 """Writing artefacts, as many at once as there are cores: lowering takes long and has one thread."""
 
+import copy
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
@@ -103,7 +105,10 @@ def write_all(jobs: Sequence[Job], workers: int | None = None) -> Iterator[Writt
     older = set(multiprocessing.active_children())
     with ProcessPoolExecutor(len(others), spawn, _begin) as pool:
         try:
-            futures = [pool.submit(write, job) for share in others for job in share]
+            # Sent by a thread of the pool, while this one traces and changes what it would send.
+            copies = [copy.deepcopy(job) for share in others for job in share]
+            with _interrupts_held():
+                futures = [pool.submit(write, one) for one in copies]
             yield from map(write, own)
             for future in as_completed(futures):
                 yield future.result()
@@ -119,9 +124,21 @@ def write_all(jobs: Sequence[Job], workers: int | None = None) -> Iterator[Writt
             raise
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Interrupts from the keyboard come later here, and never to processes that begin meanwhile.
+
+    This process ends those.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin() -> None:
-    """In a new process: an interrupt from the keyboard is for the first one, which ends this."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a new process."""
     torch.set_num_threads(1)
 
 
