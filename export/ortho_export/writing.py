@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from time import monotonic
 
 import torch
@@ -107,6 +108,8 @@ def write_all(jobs: Sequence[Job], workers: int | None = None) -> Iterator[Writt
         try:
             # Sent by a thread of the pool, while this one traces and changes what it would send.
             copies = [copy.deepcopy(job) for share in others for job in share]
+            # It would let interrupts through again when it begins.
+            resource_tracker.ensure_running()
             with _interrupts_held():
                 futures = [pool.submit(write, one) for one in copies]
             yield from map(write, own)

@@ -58,17 +58,24 @@ def export_until(stage: str, out: Path, checkpoint: Path, log: Path) -> subproce
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "statuses"),
+    [
+        # Python ends itself by the signal where that struck inside exec(), as of a dataclass that
+        # is imported. Shells say 130 for both.
+        (signal.SIGINT, {INTERRUPTED, -signal.SIGINT}),
+        (signal.SIGKILL, {-signal.SIGKILL}),
+    ],
+    ids=["interrupt", "kill"],
 )
 def test_the_old_export_stays(
-    checkpoint_folder: Path, old: Path, tmp_path: Path, number: signal.Signals, status: int
+    checkpoint_folder: Path, old: Path, tmp_path: Path, number: signal.Signals, statuses: set[int]
 ) -> None:
     log = tmp_path / "log.txt"
     process = export_until("writing model.pte", old, checkpoint_folder, log)
     # Somewhere inside torch.export or the lowering, which take seconds.
     time.sleep(1.0)
     os.killpg(process.pid, number)
-    assert process.wait(timeout=600) == status
+    assert process.wait(timeout=600) in statuses
     said = log.read_text("utf-8", errors="replace")
     assert {one.name for one in old.iterdir()} == {MANIFEST, "model.pte"}
     assert (old / "model.pte").read_bytes() == b"old"
