@@ -25,8 +25,6 @@ EXECUTORCH = "executorch"
 ETHOS_U = "ethos-u"
 TIMING_SECONDS = 120.0
 """At most; with little noise the timing ends sooner."""
-MAX_WORKERS = 4
-"""Each exporting process takes about 1 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +86,12 @@ def main(arguments: Arguments) -> None:
     from ortho_edge.atomic import write_atomically
     from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
     from ortho_edge.devices.catalogue import profile_text
+    from ortho_export.writing import num_workers
 
     # More threads than free cores only slow the export down.
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
-    workers = min(MAX_WORKERS, os.cpu_count() or 1)
+    workers = num_workers()
     precisions = BY_DEFAULT if arguments.precision == "all" else ("fp32",)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.on is None:

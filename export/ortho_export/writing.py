@@ -72,6 +72,11 @@ class Written:
     seconds: float
 
 
+def num_workers() -> int:
+    """Processes that export at the same time, by default."""
+    return min(MAX_WORKERS, os.cpu_count() or 1)
+
+
 def write(job: Job) -> Written:
     """Writes one artefact, in this process."""
     start = monotonic()
@@ -97,7 +102,7 @@ def write_all(jobs: Sequence[Job], workers: int | None = None) -> Iterator[Writt
     Raises:
         UserError: A process was killed.
     """
-    shares = _shares(jobs, workers or min(MAX_WORKERS, os.cpu_count() or 1))
+    shares = _shares(jobs, workers or num_workers())
     if len(shares) < 2:
         yield from map(write, jobs)
         return
