@@ -54,7 +54,7 @@ def predicted_count(profile: DeviceProfile, space: ComponentSpace, one: Subnet, 
     return milliseconds / speed.milliseconds(1.0)
 
 
-def test_counts_of_trained_sizes_and_random_subnets_are_predicted_within_one_per_cent(
+def test_counts_of_trained_sizes_and_random_subnets_are_predicted_within_half_a_per_cent(
     checkpoint: Checkpoint, profile: DeviceProfile
 ) -> None:
     """Recorded counts; of these networks the fit has seen the full one only."""
@@ -64,7 +64,8 @@ def test_counts_of_trained_sizes_and_random_subnets_are_predicted_within_one_per
     for name, subnet in subnets.items():
         for seconds, count in RECORDED[name].items():
             predicted = predicted_count(profile, space, subnet, float(seconds))
-            assert predicted == pytest.approx(count, rel=0.01), (name, seconds)
+            # 0.42 % at worst: half of the contract tells a SiLU counted like any other element.
+            assert predicted == pytest.approx(count, rel=0.005), (name, seconds)
 
 
 def test_the_tiles_of_the_kernels_are_found_in_the_counts(profile: DeviceProfile) -> None:
