@@ -16,9 +16,9 @@ from ortho_edge.data.features import FRAME_SHIFT
 from ortho_edge.precision import Precision
 from ortho_export.audio import AudioProgram, room_for, with_room
 from ortho_export.calibration import Calibration
+from ortho_export.delegate import rewrite_delegates
 from ortho_export.facts import AUDIO_IN, Facts
 from ortho_export.flat import FlatEncoder
-from ortho_export.inlined import inline_constants
 from ortho_export.quantized_program import quantized
 from ortho_export.quiet import quiet_stderr
 
@@ -86,9 +86,8 @@ def lower(
         warnings.simplefilter("ignore")
         flat = quantized(FlatEncoder(encoder), precision, calibration)
         edge = _to_edge(_exported(flat, facts), facts, partitioner)
-        if precision != "fp32":
-            # Where the weights are small, what stands around them counts.
-            inline_constants(edge)
+        # Where the weights are small, what stands around them counts.
+        rewrite_delegates(edge, inline=precision != "fp32")
         return _written(edge)
 
 

@@ -128,8 +128,10 @@ def _module(
         filters = architecture.kernel_size * dim
     elif module == "mhsa":
         width, scores = num_units * architecture.head_dim, num_units * steps
-        # Query, key, value, scores, softmax, weighted sum, output, residual.
-        widths, live = 2 * dim + 4 * width + 2 * scores, dim + 3 * width + 2 * scores
+        # Query, key, value, scores, softmax, weighted sum, output, residual. Less what a single
+        # head saves, the three of four transpositions around it; so costs stay linear in heads.
+        single = 3 * architecture.head_dim
+        widths, live = 2 * dim + 4 * width + 2 * scores - single, dim + 3 * width + 2 * scores
         weights, outputs, layers = 4 * dim * width, 3 * width + dim, 4
     else:
         hidden = num_units * architecture.chunk_dim

@@ -1,26 +1,33 @@
 """Counts again what `counts.json` holds: `python -m tests.devices.record_counts FOLDER`.
 
 Needed whenever the fp32 program of a subnet changes. Programs and counts of every network are kept
-in the folder, so that what was interrupted goes on. Minutes on a quiet machine.
+in the folder, so that what was interrupted goes on. Minutes on a quiet machine. The tables of the
+core that ship are fitted to them anew; `make profiles` then takes them over.
 """
 
 import dataclasses
 import json
+import re
 import sys
+import tempfile
+from datetime import date
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from ortho_edge.atomic import write_atomically
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint, shipped_checkpoint
+from ortho_edge.devices.catalogue import profile_text, read_profile
 from ortho_edge.devices.probes import probes
+from ortho_edge.devices.shipped import cores_folder
 from ortho_export.arm.counts import counter, noise
 from ortho_export.arm.machines import emulator
 from ortho_export.arm.toolchain import load_bundle
 from ortho_export.host import export_program
-from tests.devices.recorded import RECORDED, random_subnets
+from tests.devices.recorded import RECORDED, random_subnets, recorded_profile
 
-CORE = "cortex-a76"
+CORE, DATE = "cortex-a76", r"\d{4}-\d{2}-\d{2}"
 PLACE = Path(__file__).with_name("counts.json")
 
 
@@ -55,6 +62,32 @@ def record(folder: Path) -> dict[str, dict[str, int]]:
     return counts
 
 
+def fit(checkpoint: Checkpoint) -> None:
+    """Writes the counted tables that ship, from `counts.json`."""
+    place = cores_folder() / f"{CORE}.toml"
+    profile = read_profile(place)
+    costs = profile.runtimes["executorch"]["fp32"]
+    assert costs.assumed_speed is not None
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = recorded_profile(checkpoint, Path(folder), costs.assumed_speed)
+    again = fitted.runtimes["executorch"]["fp32"]
+    costs = dataclasses.replace(
+        costs,
+        modules=again.modules,
+        scale=again.scale,
+        us_per_boundary=again.us_per_boundary,
+        error_percent=again.error_percent,
+        worst_error_percent=again.worst_error_percent,
+        rows_at_once=again.rows_at_once,
+        source=re.sub(DATE, f"{date.today()}", costs.source),
+    )
+    runtimes = {"executorch": {"fp32": costs}}
+    write_atomically(place, profile_text(dataclasses.replace(profile, runtimes=runtimes)))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    PLACE.write_text(json.dumps(record(Path(sys.argv[1])), indent=1) + "\n", "ascii")
+    counts = record(Path(sys.argv[1]))
+    PLACE.write_text(json.dumps(counts, indent=1) + "\n", "ascii")
+    RECORDED.update(counts)
+    fit(load_checkpoint(shipped_checkpoint()))

@@ -1,7 +1,7 @@
 """Instruction counts that were recorded once, and the profile that is fitted to them.
 
 Of every probe of the shipped checkpoint's architecture, of its trained sizes and of random subnets:
-ExecuTorch 1.5.1 on an emulated cortex-a76, by `ortho_export.arm.counts`, 2026-11-25.
+ExecuTorch 1.5.1 on an emulated cortex-a76, by `ortho_export.arm.counts`, 2026-11-26.
 """
 
 import json

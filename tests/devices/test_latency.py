@@ -121,7 +121,7 @@ def test_a_latency_worked_out_by_hand() -> None:
     }
     macs = 25 * (4 * 24 * 8 + 2 * 25 * 8)
     parameters = 4 * 24 * 8 + 3 * 8 + 24 + 2 * 24
-    elements = 25 * (2 * 24 + 4 * 8 + 2 * 25)
+    elements = 25 * (2 * 24 + 4 * 8 + 2 * 25 - 3 * 8)
     expected = 7 + 11 * 2 * macs / 1e6 + 1300 * 4 * parameters / 1e6 + 1700 * 4 * elements / 1e6
     profile = priced({"mhsa": coefficients}, scale=1.25)
     assert milliseconds(profile, space, subnet, 1.0) == pytest.approx(1.25 * expected / 1000)

@@ -18,7 +18,14 @@ from ortho_export.executorch import Delegation
 from ortho_export.facts import Facts
 from ortho_export.fidelity import FLOORS_DB, decibels, powers
 from ortho_export.flat import FlatEncoder
-from ortho_export.quantized_program import FixedRounding, RoundedLayer, RoundedWeight, quantized
+from ortho_export.quantized_program import (
+    GROUP,
+    FixedRounding,
+    FrameRounding,
+    RoundedLayer,
+    RoundedWeight,
+    quantized,
+)
 from tests.export.tiny import SMALL, bursts, tiny_checkpoint
 
 CHECKPOINT = tiny_checkpoint()
@@ -122,6 +129,22 @@ def test_a_weight_is_rounded_by_the_largest_of_each_output() -> None:
     torch.testing.assert_close(
         rounded()[0], torch.tensor([64, -127, 19]) * 2 / 127, rtol=1e-6, atol=0
     )
+
+
+def test_every_frame_is_rounded_by_its_own_range_and_keeps_zero() -> None:
+    frames = torch.tensor([[0.0, 1.0, 3.0], [0.0, -2e-3, 1e-3], [-4.0, -3.0, -1.0]])
+    steps = torch.tensor([3.0, 3e-3, 4.0]) / 255
+    expected = torch.round(frames / steps[:, None]) * steps[:, None]
+    torch.testing.assert_close(FrameRounding()(frames), expected, rtol=1e-5, atol=1e-9)
+
+
+def test_int4_takes_8_bits_where_a_group_would_be_incomplete() -> None:
+    flat = FlatEncoder(encoder())
+    rounded = quantized(flat, "int4")
+    for name, layer in flat.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            found = rounded.get_submodule(name)
+            assert isinstance(found, RoundedLayer) == (layer.in_features % GROUP != 0)
 
 
 def test_fixed_rounding_uses_the_whole_range_it_has_seen_and_keeps_zero() -> None:
