@@ -4,11 +4,13 @@ Every second subnet keeps each kind of module to a random share of its own, so t
 shapes (few heads, many convolutions) is among them.
 """
 
+import hashlib
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,6 +33,11 @@ SMALLEST_SHARE, LARGEST_SHARE = 0.1, 0.97
 SEED = 20261125
 """Not that of the profiler's probes."""
 KEPT = Path(__file__).resolve().parent.parent / "cache"
+WRITERS = (
+    "audio", "batched", "delegate", "executorch", "facts", "flat", "onnx", "quantized_model",
+    "quantized_program", "xnnpack_graph",
+)  # fmt: skip
+"""Modules of `ortho_export` that decide what is in an artefact."""
 
 
 def held_out_subnets(space: ComponentSpace) -> tuple[TrainedSubnet, ...]:
@@ -65,7 +72,11 @@ def _spread(count: int) -> list[int]:
 def default_folder() -> Path:
     """Where artefacts are kept; the name holds what decides their bytes."""
     versions = "-".join(version(name) for name in ("executorch", "onnxruntime", "torch"))
-    return KEPT / f"{versions}-{checkpoint_digest(shipped_checkpoint())[:12]}"
+    code = hashlib.sha256()
+    for name in WRITERS:
+        code.update(resources.files("ortho_export").joinpath(f"{name}.py").read_bytes())
+    digests = f"{checkpoint_digest(shipped_checkpoint())[:12]}-{code.hexdigest()[:12]}"
+    return KEPT / f"{versions}-{digests}"
 
 
 @dataclass(frozen=True, kw_only=True)

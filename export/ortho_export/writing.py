@@ -127,7 +127,8 @@ def write_all(jobs: Sequence[Job], workers: int | None = None) -> Iterator[Writt
                 child.terminate()
             if isinstance(error, BrokenProcessPool):
                 raise UserError(
-                    "a process that wrote an artefact was killed; each needs about 1 GB of memory"
+                    "a process that wrote an artefact was killed; each needs about 1 GB of memory, "
+                    "and a script may export only below `if __name__ == '__main__':`"
                 ) from error
             raise
 
