@@ -113,7 +113,7 @@ class FrameRounding(nn.Module):
     """Rounds every frame to 8 bits by the range of the values in it.
 
     torchao has the same, written in operations of its own that are computed step by step, lengths
-    included, whenever a pass of ExecuTorch goes over the graph: export took 2.5 times as long.
+    included, whenever a pass of ExecuTorch goes over the graph: export took twice as long.
     """
 
     def forward(self, x: Float[Tensor, "T width"]) -> Float[Tensor, "T width"]:
