@@ -38,7 +38,7 @@ def test_one_subnet_for_all_devices_or_one_for_each(command: Command) -> None:
     assert status == 0
     assert printed.startswith("pixel8, raspberrypi5: s015, dev WER 15.17 %")
     assert "no limit of pixel8 binds: s028 fits here" in printed
-    assert re.search(r"raspberrypi5: 7\.481 ms for 5 s of audio \(RTF 0\.0015\)", printed)
+    assert re.search(r"raspberrypi5: 7\.451 ms for 5 s of audio \(RTF 0\.0015\)", printed)
     assert "latency binds: the next size up, s028" in printed
     _, printed, _ = command(*devices, "--per-device")
     first = [line.split(", dev")[0] for line in printed.splitlines() if "dev WER" in line]

@@ -8,10 +8,11 @@ one copy of them while it is loaded.
 
 import importlib.resources
 import json
-import re
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ortho_export.xnnpack_graph import Graph, simplified
 
@@ -22,11 +23,38 @@ ALIGNMENT = 16
 SCHEMAS, SCHEMA = "executorch.backends.xnnpack.serialization", "schema.fbs"
 
 
-def rewrite_delegates(edge: "EdgeProgramManager", *, inline: bool) -> None:
+@contextmanager
+def kept_graphs() -> Iterator[Mapping[bytes, Graph]]:
+    """The graphs of delegates that are written meanwhile, by their flatbuffers.
+
+    Reading a flatbuffer back as JSON rounds every number to six decimals, of which the floor of
+    features, 1.2e-7, leaves nothing.
+    """
+    from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as serialization
+
+    write, graphs = serialization.convert_to_flatbuffer, {}
+
+    def written(graph: Any) -> bytes:
+        flatbuffer = write(graph)
+        text = json.dumps(graph, cls=serialization._DataclassEncoder)
+        graphs[flatbuffer] = json.loads(text)
+        return flatbuffer
+
+    serialization.convert_to_flatbuffer = written
+    try:
+        yield graphs
+    finally:
+        serialization.convert_to_flatbuffer = write
+
+
+def rewrite_delegates(
+    edge: "EdgeProgramManager", graphs: Mapping[bytes, Graph], *, inline: bool
+) -> None:
     """Simplifies the graph of every XNNPACK delegate.
 
     Args:
         edge: A lowered program; it is changed.
+        graphs: Those of its delegates, by their flatbuffers.
         inline: Move the constants into the delegates too.
     """
     from executorch.exir._serialize._named_data_store import NamedDataStore
@@ -36,7 +64,7 @@ def rewrite_delegates(edge: "EdgeProgramManager", *, inline: bool) -> None:
         lowered = getattr(graph, name)
         if getattr(lowered, "backend_id", None) != "XnnpackBackend":
             continue
-        found, data = simplified(_read(lowered.processed_bytes)), b""
+        found, data = simplified(graphs[_flatbuffer(lowered.processed_bytes)]), b""
         if inline:
             store = lowered.named_data_store_output
             assert store is not None, "XNNPACK names its constants"
@@ -62,20 +90,13 @@ def _inlined(graph: Graph, constants: dict[str, bytes]) -> bytes:
     return bytes(data)
 
 
-def _read(delegate: bytes) -> Graph:
-    """The graph of a delegate that names its constants."""
+def _flatbuffer(delegate: bytes) -> bytes:
+    """The graph's part of a delegate that names its constants."""
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
-    from executorch.exir._serialize._flatbuffer import _flatc_decompile
 
     header = XNNHeader.from_bytes(delegate[: XNNHeader.EXPECTED_LENGTH])
     assert header.constant_data_size == 0
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "graph.bin"
-        file.write_bytes(delegate[header.flatbuffer_offset :][: header.flatbuffer_size])
-        _flatc_decompile(folder, _schema(folder), str(file), ["--raw-binary"])
-        text = file.with_suffix(".json").read_text("ascii")
-    # Bounds of activations are infinite where there are none.
-    return json.loads(re.sub(r"(?<=: )(-?)inf", r"\1Infinity", text))
+    return delegate[header.flatbuffer_offset :][: header.flatbuffer_size]
 
 
 def _written(graph: Graph, data: bytes) -> bytes:

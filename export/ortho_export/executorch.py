@@ -16,7 +16,7 @@ from ortho_edge.data.features import FRAME_SHIFT
 from ortho_edge.precision import Precision
 from ortho_export.audio import AudioProgram, room_for, with_room
 from ortho_export.calibration import Calibration
-from ortho_export.delegate import rewrite_delegates
+from ortho_export.delegate import kept_graphs, rewrite_delegates
 from ortho_export.facts import AUDIO_IN, Facts
 from ortho_export.flat import FlatEncoder
 from ortho_export.quantized_program import quantized
@@ -85,9 +85,10 @@ def lower(
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         flat = quantized(FlatEncoder(encoder), precision, calibration)
-        edge = _to_edge(_exported(flat, facts), facts, partitioner)
+        with kept_graphs() as graphs:
+            edge = _to_edge(_exported(flat, facts), facts, partitioner)
         # Where the weights are small, what stands around them counts.
-        rewrite_delegates(edge, inline=precision != "fp32")
+        rewrite_delegates(edge, graphs, inline=precision != "fp32")
         return _written(edge)
 
 

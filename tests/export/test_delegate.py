@@ -73,7 +73,7 @@ def test_inlined_constants_change_the_size_of_a_program_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inlined = rewritten("int8")
-    monkeypatch.setattr(executorch, "rewrite_delegates", lambda edge, inline: None)
+    monkeypatch.setattr(executorch, "rewrite_delegates", lambda edge, graphs, inline: None)
     named = lower(encoder(), FACTS, "int8")
     names = len(re.findall(rb"[0-9a-f]{64}", named.content))
     assert names > 10
