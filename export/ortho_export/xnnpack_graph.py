@@ -5,7 +5,7 @@ its own around each convolution, whose images XNNPACK wants with channels last. 
 they mostly undo each other, but XNNPACK computes them all. It also rounds the input of every
 product by itself, be it the same.
 
-A graph is what ExecuTorch's schema of it reads as JSON: `xvalues`, the tensors, by their `id_out`,
+A graph is what ExecuTorch hands to `flatc`, as JSON is read: `xvalues`, the tensors, by their `id_out`,
 and `xnodes`, the operations, in the order in which they run.
 """
 
@@ -29,7 +29,7 @@ def simplified(graph: Graph) -> Graph:
     """The graph without operations that repeat or undo others.
 
     Args:
-        graph: Read from a delegate; it is left as it is.
+        graph: As ExecuTorch writes it; it is left as it is.
     """
     return _Rewriting(graph).result()
 
