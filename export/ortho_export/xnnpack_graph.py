@@ -5,8 +5,8 @@ its own around each convolution, whose images XNNPACK wants with channels last. 
 they mostly undo each other, but XNNPACK computes them all. It also rounds the input of every
 product by itself, be it the same.
 
-A graph is what ExecuTorch hands to `flatc`, as JSON is read: `xvalues`, the tensors, by their `id_out`,
-and `xnodes`, the operations, in the order in which they run.
+A graph is what ExecuTorch hands to `flatc`, as JSON is read: `xvalues`, the tensors, by their
+`id_out`, and `xnodes`, the operations, in the order in which they run.
 """
 
 import copy
