@@ -34,8 +34,8 @@ SEED = 20261125
 """Not that of the profiler's probes."""
 KEPT = Path(__file__).resolve().parent.parent / "cache"
 WRITERS = (
-    "audio", "batched", "delegate", "executorch", "facts", "flat", "onnx", "quantized_model",
-    "quantized_program", "xnnpack_graph",
+    "audio", "batched", "delegate", "executorch", "facts", "flat", "flatbuffer",
+    "integer_convolution", "onnx", "quantized_model", "quantized_program", "xnnpack_graph",
 )  # fmt: skip
 """Modules of `ortho_export` that decide what is in an artefact."""
 

@@ -182,7 +182,8 @@ class BatchedFrontEnd(nn.Module):
         x = (features * scaled)[:, None]
         for index, convolution in enumerate(self.convolutions):
             if index:
-                x = x * valid[:, None, :, None]
+                # (B, 1, T, bins): a factor for every row of bins would be looked up row by row.
+                x = x * valid[:, None, :, None].expand(-1, -1, -1, x.shape[3])
             x = F.relu(convolution(x))
             if self.kind == "strided":
                 valid = valid[:, ::2]

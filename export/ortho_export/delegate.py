@@ -6,20 +6,25 @@ and scales. A delegate may also hold its constants itself, by their offsets, whi
 one copy of them while it is loaded.
 """
 
+import copy
 import importlib.resources
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ortho_export.xnnpack_graph import Graph, simplified
+import numpy as np
+
+from ortho_export.flatbuffer import Schema, flatbuffer
+from ortho_export.xnnpack_graph import NONE, Graph, simplified, tensor_of
 
 if TYPE_CHECKING:
     from executorch.exir import EdgeProgramManager
 
 ALIGNMENT = 16
+CONVOLUTIONS = {"XNNConv2d", "XNNDepthwiseConv2d"}
+FP32, FP16 = 1, 2
+"""Kinds of numbers, as XNNPACK's schema counts them."""
 SCHEMAS, SCHEMA = "executorch.backends.xnnpack.serialization", "schema.fbs"
 
 
@@ -64,16 +69,56 @@ def rewrite_delegates(
         lowered = getattr(graph, name)
         if getattr(lowered, "backend_id", None) != "XnnpackBackend":
             continue
-        found, data = simplified(graphs[_flatbuffer(lowered.processed_bytes)]), b""
+        found, data = graphs[_flatbuffer(lowered.processed_bytes)], b""
         if inline:
             store = lowered.named_data_store_output
             assert store is not None, "XNNPACK names its constants"
             places = {key: one.buffer_index for key, one in store.pte_data.items()}
-            data = _inlined(found, {key: bytes(store.buffers[places[key]]) for key in places})
+            constants = {key: bytes(store.buffers[places[key]]) for key in places}
+            found = simplified(_with_halves(found, constants))
+            data = _inlined(found, constants)
             lowered._named_data_store_output = None
+        else:
+            found = simplified(found)
         lowered._processed_bytes = _written(found, data)
     if inline:
         edge._named_data_store = NamedDataStore()
+
+
+def _with_halves(graph: Graph, constants: dict[str, bytes]) -> Graph:
+    """The graph with convolutions in fp32 that keep their weights and biases in fp16.
+
+    XNNPACK widens them when a program is loaded and computes in fp32. The new constants are added
+    to `constants`.
+    """
+    values = {tensor_of(one)["id_out"]: one for one in graph["xvalues"]}
+    entries, nodes, halves = list(graph["constant_data"]), [], {}
+
+    def half(name: int) -> int:
+        if name in halves or name not in values:
+            return halves.get(name, name)
+        found = copy.deepcopy(values[name])
+        tensor = tensor_of(found)
+        key = f"half of {entries[tensor['constant_buffer_idx']]['named_key']}"
+        wide = np.frombuffer(constants[key.removeprefix("half of ")], np.float32)
+        constants[key] = wide.astype(np.float16).tobytes()
+        entries.append({"offset": NONE, "size": 2 * len(wide), "named_key": key})
+        new = halves[name] = max(values) + 1
+        tensor.update(datatype=FP16, constant_buffer_idx=len(entries) - 1, id_out=new)
+        values[new] = found
+        return new
+
+    for node in graph["xnodes"]:
+        operation = dict(node["xnode_union"])
+        weight = values.get(operation.get("filter_id", NONE))
+        is_convolution = node["xnode_union_type"] in CONVOLUTIONS
+        if weight is not None and is_convolution and tensor_of(weight)["datatype"] == FP32:
+            for key in ("filter_id", "bias_id"):
+                operation[key] = half(operation[key])
+        nodes.append({**node, "xnode_union": operation})
+    return {
+        **graph, "xnodes": nodes, "xvalues": list(values.values()), "constant_data": entries,
+    }  # fmt: skip
 
 
 def _inlined(graph: Graph, constants: dict[str, bytes]) -> bytes:
@@ -102,25 +147,15 @@ def _flatbuffer(delegate: bytes) -> bytes:
 def _written(graph: Graph, data: bytes) -> bytes:
     """A delegate of a graph and the constants that it has by their places."""
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
-    from executorch.exir._serialize._flatbuffer import _flatc_compile
 
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / "graph.json"
-        text.write_text(json.dumps(graph), "ascii")
-        _flatc_compile(folder, _schema(folder), str(text))
-        flatbuffer = text.with_suffix(".bin").read_bytes()
-    flatbuffer += bytes(-len(flatbuffer) % ALIGNMENT)
+    schema = Schema((importlib.resources.files(SCHEMAS) / SCHEMA).read_text("utf-8"))
+    content = flatbuffer(schema, graph)
+    content += bytes(-len(content) % ALIGNMENT)
     start = -(-XNNHeader.EXPECTED_LENGTH // ALIGNMENT) * ALIGNMENT
     header = XNNHeader(
         flatbuffer_offset=start,
-        flatbuffer_size=len(flatbuffer),
-        constant_data_offset=start + len(flatbuffer),
+        flatbuffer_size=len(content),
+        constant_data_offset=start + len(content),
         constant_data_size=len(data),
     )
-    return header.to_bytes().ljust(start, b"\0") + flatbuffer + data
-
-
-def _schema(folder: str) -> str:
-    path = Path(folder) / SCHEMA
-    path.write_bytes((importlib.resources.files(SCHEMAS) / SCHEMA).read_bytes())
-    return str(path)
+    return header.to_bytes().ljust(start, b"\0") + content + data

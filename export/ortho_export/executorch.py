@@ -84,7 +84,8 @@ def lower(
     """
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        flat = quantized(FlatEncoder(encoder), precision, calibration)
+        flat = FlatEncoder(encoder, for_xnnpack=partitioner is None)
+        flat = quantized(flat, precision, calibration)
         with kept_graphs() as graphs:
             edge = _to_edge(_exported(flat, facts), facts, partitioner)
         # Where the weights are small, what stands around them counts.

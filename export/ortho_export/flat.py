@@ -14,7 +14,11 @@ its delegate whatever it does not know, and each such operation cuts the delegat
 * pooling rounds up by one appended row of zeros: nothing is below zero after a ReLU;
 * the utterance's mean is that of a picture whose channels are the bins: XNNPACK has no other.
 
-So the network is one delegate; outside stays the final log-softmax.
+So the network is one delegate; outside stays the final log-softmax. `for_xnnpack` also writes it as
+is cheapest there: weight and bias of a norm as one operation, a depthwise convolution of one frame,
+for which `ortho_export.xnnpack_graph` makes pictures of all frames; the linear layer behind the
+front end with its inputs as the convolution leaves them, channels last; the scale of the features
+in the first convolution.
 
 Letters: T frames of 10 ms, T' encoder frames, D model width, H heads, V vocabulary.
 """
@@ -77,20 +81,25 @@ class FlatNorm(nn.Module):
     """Standardises every frame: LayerNorm without weight and bias, by products with 1 / D."""
 
     average: Tensor
+    mean: Tensor | None
     epsilon: Tensor
 
-    def __init__(self, source: nn.LayerNorm, *, is_centred: bool) -> None:
+    def __init__(
+        self, source: nn.LayerNorm, *, is_centred: bool, for_xnnpack: bool = False
+    ) -> None:
         """Copies epsilon; frames that are centred already are not centred again."""
         super().__init__()
         self.is_centred = is_centred
         weight = source.weight.detach()
         self.register_buffer("average", torch.full_like(weight, 1 / len(weight))[None])
+        # Of a constant that two layers need, a copy would stay outside the delegate.
+        self.register_buffer("mean", self.average.clone() if for_xnnpack else None)
         self.register_buffer("epsilon", torch.full_like(weight[:1], source.eps))
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """To mean 0 and variance 1."""
         if not self.is_centred:
-            x = x - F.linear(x, self.average)
+            x = x - F.linear(x, self.average if self.mean is None else self.mean)
         return x * torch.rsqrt(F.linear(x * x, self.average, self.epsilon))
 
 
@@ -99,18 +108,28 @@ class FlatScale(nn.Module):
 
     average: Tensor
 
-    def __init__(self, source: nn.LayerNorm, *, centres: bool) -> None:
+    def __init__(self, source: nn.LayerNorm, *, centres: bool, for_xnnpack: bool) -> None:
         """Copies both; `centres` leaves the mean of every frame out."""
         super().__init__()
-        self.centres = centres
+        self.centres, self.for_xnnpack = centres, for_xnnpack
         weight, bias = source.weight.detach(), source.bias.detach()
-        self.weight = nn.Parameter(weight.clone())
+        self.dim = len(weight)
+        # In the shape that a convolution takes: reshaped in the graph it would be no constant.
+        self.weight = nn.Parameter((weight[:, None, None] if for_xnnpack else weight).clone())
         self.bias = nn.Parameter(bias - bias.mean() if centres else bias.clone())
-        self.register_buffer("average", weight[None] / len(weight))
+        # One vector for all norms is kept once.
+        average = torch.ones_like(weight) if for_xnnpack else weight
+        self.register_buffer("average", average[None] / len(weight))
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """Scales and shifts every channel."""
-        y = x * self.weight + self.bias
+        if self.for_xnnpack:
+            # (T', D) -> (1, D, T') and back
+            y = x.transpose(0, 1).view(1, self.dim, -1)
+            y = F.conv1d(y, self.weight, self.bias, groups=self.dim)
+            x = y = y.view(self.dim, -1).transpose(0, 1).contiguous()
+        else:
+            y = x * self.weight + self.bias
         return y - F.linear(x, self.average) if self.centres else y
 
 
@@ -162,7 +181,7 @@ class FlatAttention(nn.Module):
 class FlatConvolution(nn.Module):
     """Convolution module."""
 
-    def __init__(self, source: DenseConvolution) -> None:
+    def __init__(self, source: DenseConvolution, *, for_xnnpack: bool) -> None:
         """Copies all weights."""
         super().__init__()
         self.dim = dim = source.depthwise.in_channels
@@ -171,8 +190,8 @@ class FlatConvolution(nn.Module):
         self.gate = _linear(source.pointwise_in, slice(dim, None), norm=source.norm)
         self.depthwise = copy.deepcopy(source.depthwise)
         self.inner_norm = nn.Sequential(
-            FlatNorm(source.inner_norm, is_centred=False),
-            FlatScale(source.inner_norm, centres=False),
+            FlatNorm(source.inner_norm, is_centred=False, for_xnnpack=for_xnnpack),
+            FlatScale(source.inner_norm, centres=False, for_xnnpack=for_xnnpack),
         )
         self.out = _centred(_linear(source.pointwise_out))
 
@@ -196,17 +215,32 @@ def _without_mean(features: Float[Tensor, "1 T bins"]) -> Float[Tensor, "1 T bin
 class FlatFrontEnd(nn.Module):
     """Convolutional subsampling by 4."""
 
-    def __init__(self, source: FrontEnd) -> None:
+    def __init__(self, source: FrontEnd, *, for_xnnpack: bool) -> None:
         """Copies all weights."""
         super().__init__()
         self.kind = source.kind
         self.normalization = source.normalization
+        self.for_xnnpack = for_xnnpack
         # Pairs, for whatever rounds their outputs does so behind the ReLU.
         self.convolutions = nn.ModuleList(
             nn.Sequential(copy.deepcopy(one), nn.ReLU()) for one in source.convolutions
         )
         self.linear = _centred(_linear(source.linear))
         self.in_features = source.linear.in_features
+        if for_xnnpack:
+            self._rearrange(source)
+
+    @torch.no_grad()
+    def _rearrange(self, source: FrontEnd) -> None:
+        """Changes the weights for features that are not scaled, and channels last."""
+        last = source.convolutions[-1]
+        assert isinstance(last, nn.Conv2d)
+        if self.normalization == "utterance":
+            weight, _ = self.convolutions[0].parameters()
+            weight.mul_(LOG_MEL_SCALE)
+        assert isinstance(self.linear.weight, Tensor)
+        weight = self.linear.weight.unflatten(1, (last.out_channels, -1))
+        self.linear.weight.copy_(weight.transpose(1, 2).flatten(1))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -220,7 +254,9 @@ class FlatFrontEnd(nn.Module):
         if self.normalization == "utterance":
             # Twice: in float32 the mean of half a minute loses digits, and that of what is centred
             # already loses none.
-            features = _without_mean(_without_mean(features)) * LOG_MEL_SCALE
+            features = _without_mean(_without_mean(features))
+            if not self.for_xnnpack:
+                features = features * LOG_MEL_SCALE
         if self.dtype != features.dtype:
             features = features.to(self.dtype)
         x = features.view(1, 1, -1, features.shape[2])
@@ -228,35 +264,41 @@ class FlatFrontEnd(nn.Module):
             x = convolution(x)
             if self.kind == "vgg" and index % 2:
                 x = F.max_pool2d(F.pad(x, (0, 0, 0, 1)), (2, 1))
-        # (1, channels, T', bins) -> (channels, T', bins) -> (T', channels * bins)
-        x = x.view(x.shape[1], -1, x.shape[3]).permute(1, 0, 2)
+        # (1, channels, T', bins) -> (channels, T', bins) -> (T', channels * bins) or the reverse
+        x = x.view(x.shape[1], -1, x.shape[3]).permute((1, 2, 0) if self.for_xnnpack else (1, 0, 2))
         return self.linear(x.contiguous().view(-1, self.in_features))
 
 
-def _flat_step(step: nn.Module) -> nn.Module:
+def _flat_step(step: nn.Module, *, for_xnnpack: bool) -> nn.Module:
     if isinstance(step, DenseFeedForward):
         return FlatFeedForward(step)
     if isinstance(step, DenseAttention):
         return FlatAttention(step)
     assert isinstance(step, DenseConvolution)
-    return FlatConvolution(step)
+    return FlatConvolution(step, for_xnnpack=for_xnnpack)
 
 
 class FlatEncoder(nn.Module):
     """One utterance's features in, CTC log-probabilities out."""
 
-    def __init__(self, source: DenseEncoder) -> None:
-        """Copies a compacted encoder."""
+    def __init__(self, source: DenseEncoder, *, for_xnnpack: bool = False) -> None:
+        """Copies a compacted encoder.
+
+        Args:
+            source: The encoder.
+            for_xnnpack: Write it as is cheapest there, instead of plainly.
+        """
         super().__init__()
-        self.front_end = FlatFrontEnd(source.front_end)
+        self.front_end = FlatFrontEnd(source.front_end, for_xnnpack=for_xnnpack)
         steps: list[nn.Module] = []
         norm = None
         for block in source.blocks:
             assert isinstance(block, DenseBlock)
             if norm is not None:
-                steps.append(FlatScale(norm, centres=True))
+                steps.append(FlatScale(norm, centres=True, for_xnnpack=for_xnnpack))
             norm = block.norm
-            steps += [*map(_flat_step, block.steps), FlatNorm(norm, is_centred=True)]
+            steps += [_flat_step(one, for_xnnpack=for_xnnpack) for one in block.steps]
+            steps.append(FlatNorm(norm, is_centred=True))
         assert norm is not None, "an architecture has a block"
         self.steps = nn.Sequential(*steps)
         self.ctc_head = _linear(source.ctc_head, norm=norm)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ortho_edge.precision import Precision
 from ortho_export.calibration import Calibration
+from ortho_export.integer_convolution import with_integer_convolution
 
 PRODUCTS = ("MatMul", "Gemm")
 """What a linear layer is exported as."""
@@ -39,7 +40,8 @@ def quantized(
         precision: `int8` scales every column of a weight by itself and each input as a whole, so in
             a padded batch the neighbours of an utterance have a say in its rounding. Weights get 7
             of the 8 bits: without VNNI, x86 adds two products in 16 bits, which would overflow.
-            Weights of convolutions are stored in 8 bits and widened when the model is loaded.
+            The convolution in front of a product is computed in 8 bits too; others have their
+            weights stored so, and widened when the model is loaded.
             `int8-static` gives every input and output of products and convolutions one scale.
             `int4` has a scale for every `GROUP` inputs of a column.
         calibration: Features of speech, for `int8-static`.
@@ -52,7 +54,8 @@ def quantized(
         if precision == "fp16":
             found = _half(model)
         elif precision == "int8":
-            found = _with_small_convolutions(_dynamic(model, products, file), convolutions)
+            found = with_integer_convolution(_dynamic(model, products, file), convolutions)
+            found = _with_small_convolutions(found, convolutions)
         elif precision == "int8-static":
             found = _static(model, [*products, *convolutions], file, calibration)
         else:

@@ -3,7 +3,7 @@
 ExecuTorch writes every transposition and reshape of a network into the delegate, and adds some of
 its own around each convolution, whose images XNNPACK wants with channels last. One after the other
 they mostly undo each other, but XNNPACK computes them all. It also rounds the input of every
-product by itself, be it the same.
+product by itself, be it the same, and has a tensor for every constant, be it the same.
 
 A graph is what ExecuTorch hands to `flatc`, as JSON is read: `xvalues`, the tensors, by their
 `id_out`, and `xnodes`, the operations, in the order in which they run.
@@ -18,7 +18,12 @@ from typing import Any
 Graph = dict[str, Any]
 Node = Mapping[str, Any]
 
-TRANSPOSE, RESHAPE = "XNNStaticTranspose", "XNNStaticReshape"
+TRANSPOSE, RESHAPE, PRODUCT = "XNNStaticTranspose", "XNNStaticReshape", "XNNFullyConnected"
+ELEMENTWISE = {
+    f"XNN{name}"
+    for name in ("Convert", "Add", "Subtract", "Multiply", "Sigmoid", "ReciprocalSquareRoot")
+}
+"""Those of our networks that compute every number of a frame by itself, but for its rounding."""
 NONE = 2**32 - 1
 """The id of what is no tensor."""
 FREE = 0
@@ -26,12 +31,87 @@ FREE = 0
 
 
 def simplified(graph: Graph) -> Graph:
-    """The graph without operations that repeat or undo others.
+    """The graph without operations and constants that repeat or undo others.
 
     Args:
         graph: As ExecuTorch writes it; it is left as it is.
     """
-    return _Rewriting(graph).result()
+    return _with_fewer_constants(_Rewriting(_with_pictures(graph)).result())
+
+
+def _with_pictures(graph: Graph) -> Graph:
+    """The graph with frames (T, W) as pictures (1, T, 1, W), as convolutions have them.
+
+    Every operation on frames gets reshapes around it, for the rewriting to take away again.
+    """
+    values = {tensor_of(one)["id_out"]: one for one in graph["xvalues"]}
+    frames = _frames(graph)
+    nodes: list[Node] = []
+
+    def picture(name: int) -> int:
+        length, width = tensor_of(values[name])["dims"]
+        new = max(values) + 1
+        values[new] = _like(values[name], new, [1, length, 1, width])
+        return new
+
+    def width(name: int) -> int:
+        return tensor_of(values[name])["dims"][1]
+
+    for node in graph["xnodes"]:
+        operation = dict(node["xnode_union"])
+        output = operation["output_id"]
+        if output not in frames or node["xnode_union_type"] not in {PRODUCT, *ELEMENTWISE}:
+            nodes.append(node)
+            continue
+        for key in _inputs(node):
+            name = operation[key]
+            if name in frames:
+                operation[key] = picture(name)
+                nodes.append(_reshape(name, [1, FREE, 1, width(name)], operation[key]))
+        operation["output_id"] = picture(output)
+        nodes.append({**node, "xnode_union": operation})
+        nodes.append(_reshape(operation["output_id"], [FREE, width(output)], output))
+    return {**graph, "xnodes": nodes, "xvalues": list(values.values())}
+
+
+def _frames(graph: Graph) -> set[int]:
+    """Tensors (T, W) of which only T can be free, for they go into layers or come from them."""
+    two = {
+        tensor["id_out"]
+        for tensor in map(tensor_of, graph["xvalues"])
+        if len(tensor["dims"]) == 2 and tensor["constant_buffer_idx"] == 0
+    }
+    found: set[int] = set()
+    # Forwards what comes from frames, and backwards what they come from.
+    for node in (*graph["xnodes"], *reversed(graph["xnodes"])):
+        kind, operation = node["xnode_union_type"], node["xnode_union"]
+        tensors = two & {operation[key] for key in _ids(node)}
+        if kind == PRODUCT or (kind in ELEMENTWISE and found & tensors):
+            found |= tensors
+    return found
+
+
+def _with_fewer_constants(graph: Graph) -> Graph:
+    """The graph with those constants that a tensor has, each once, and no notes of origins."""
+    old = graph["constant_data"]
+    places = {"": 0}
+    new = [old[0]]
+
+    def place(index: int) -> int:
+        key = old[index]["named_key"]
+        if key not in places:
+            places[key] = len(new)
+            new.append(old[index])
+        return places[key]
+
+    values = copy.deepcopy(graph["xvalues"])
+    for one in values:
+        tensor, quantisation = tensor_of(one), one["xvalue_union"].get("quant_params") or {}
+        tensor["constant_buffer_idx"] = place(tensor["constant_buffer_idx"])
+        if "scale_buffer_idx" in quantisation:
+            quantisation["scale_buffer_idx"] = place(quantisation["scale_buffer_idx"])
+    nodes = [{**node, "debug_handle": 0} for node in graph["xnodes"]]
+    return {**graph, "xnodes": nodes, "xvalues": values, "constant_data": new}
 
 
 @dataclass(frozen=True)
@@ -59,8 +139,10 @@ class _Rewriting:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.values = {_tensor(one)["id_out"]: one for one in graph["xvalues"]}
+        self.values = {tensor_of(one)["id_out"]: one for one in graph["xvalues"]}
         self.nodes: list[Node] = []
+        self.constants = _first_of_each(graph)
+        """The tensor that stands for one with the same constant."""
         self.views: dict[int, _View] = {}
         """Of tensors that are not computed, or not yet."""
         self.ordered: dict[tuple[int, tuple[int, ...]], int] = {}
@@ -83,7 +165,7 @@ class _Rewriting:
         return {**self.graph, "xnodes": self.nodes, "xvalues": values}
 
     def _shape(self, name: int) -> tuple[int, ...]:
-        return tuple(_tensor(self.values[name])["dims"])
+        return tuple(tensor_of(self.values[name])["dims"])
 
     def _view(self, node: Node) -> _View | None:
         """The output of a transposition or reshape as a view; None where it is none."""
@@ -121,6 +203,7 @@ class _Rewriting:
         """Adds an operation on what is computed."""
         operation = dict(node["xnode_union"])
         for key in _inputs(node):
+            operation[key] = self.constants.get(operation[key], operation[key])
             view = self.views.get(operation[key])
             if view is None:
                 continue
@@ -168,13 +251,8 @@ class _Rewriting:
 
     def _like(self, name: int, shape: Sequence[int]) -> int:
         """A new tensor of another shape."""
-        value = copy.deepcopy(self.values[name])
         new = max(self.values) + 1
-        _tensor(value).update(
-            num_dims=len(shape), dims=list(shape), constant_buffer_idx=0,
-            external_id=NONE, flags=0, id_out=new,
-        )  # fmt: skip
-        self.values[new] = value
+        self.values[new] = _like(self.values[name], new, shape)
         return new
 
     def _add(self, node: Node) -> int:
@@ -195,6 +273,32 @@ class _Rewriting:
         return target
 
 
+def _first_of_each(graph: Graph) -> dict[int, int]:
+    """For every tensor with a constant the first one that is the same."""
+    found: dict[int, int] = {}
+    first: dict[str, int] = {}
+    keys = [one["named_key"] for one in graph["constant_data"]]
+    for one in graph["xvalues"]:
+        tensor, name = tensor_of(one), tensor_of(one)["id_out"]
+        if tensor["constant_buffer_idx"]:
+            quantisation = dict(one["xvalue_union"].get("quant_params") or {})
+            scales = quantisation.pop("scale_buffer_idx", 0)
+            content = keys[tensor["constant_buffer_idx"]], keys[scales]
+            what = [content, tensor["datatype"], tensor["dims"], tensor["flags"], quantisation]
+            found[name] = first.setdefault(json.dumps(what, sort_keys=True), name)
+    return found
+
+
+def _like(value: Node, name: int, shape: Sequence[int]) -> dict[str, Any]:
+    """A tensor of another name and shape."""
+    found = copy.deepcopy(dict(value))
+    tensor_of(found).update(
+        num_dims=len(shape), dims=list(shape), constant_buffer_idx=0,
+        external_id=NONE, flags=0, id_out=name,
+    )  # fmt: skip
+    return found
+
+
 def _transposition(source: int, perm: Sequence[int], target: int) -> Node:
     return _moving(TRANSPOSE, source, target, num_dims=len(perm), perm=list(perm))
 
@@ -208,7 +312,7 @@ def _moving(kind: str, source: int, target: int, **how: Any) -> Node:
     return {"xnode_union_type": kind, "xnode_union": operation}
 
 
-def _tensor(value: Node) -> dict[str, Any]:
+def tensor_of(value: Node) -> dict[str, Any]:
     """What plain and quantised tensors have in common."""
     union = value["xvalue_union"]
     return union.get("tensor_value", union)
@@ -217,7 +321,7 @@ def _tensor(value: Node) -> dict[str, Any]:
 def _kind(value: Node) -> list[Any]:
     """What kind of numbers a tensor holds."""
     union = value["xvalue_union"]
-    return [_tensor(value)["datatype"], union.get("quant_params_type"), union.get("quant_params")]
+    return [tensor_of(value)["datatype"], union.get("quant_params_type"), union.get("quant_params")]
 
 
 def _ids(node: Node) -> list[str]:

@@ -39,14 +39,16 @@ ALL_SUPERNETS: dict[str, Supernet] = {**SUPERNETS, **SUPERNETS_ELASTIC}
 NUM_COMPONENTS = max(len(one.space) for one in ALL_SUPERNETS.values())
 
 
-def assert_flat_equals_dense(kind: str, kept: list[int], frames: int, seed: int, dtype) -> None:
+def assert_flat_equals_dense(
+    kind: str, kept: list[int], frames: int, seed: int, dtype: torch.dtype, *, for_xnnpack: bool
+) -> None:
     supernet = ALL_SUPERNETS[kind].to(dtype)
     subnet = Subnet.of(len(supernet.space), [index % len(supernet.space) for index in kept])
     dense = compact(supernet, subnet, seed % 2)
     features = 4 * torch.randn(1, frames, 80, generator=torch.Generator().manual_seed(seed)) - 8
     with torch.no_grad():
         expected, lengths = dense(features.to(dtype), torch.tensor([frames]))
-        found = FlatEncoder(dense)(features.to(dtype))
+        found = FlatEncoder(dense, for_xnnpack=for_xnnpack)(features.to(dtype))
     assert found.shape[1] == int(lengths)
     torch.testing.assert_close(found, expected, **tolerance(f"{str(dtype)[6:]}_reordered"))
 
@@ -57,24 +59,30 @@ def assert_flat_equals_dense(kind: str, kept: list[int], frames: int, seed: int,
     kept=st.lists(st.integers(0, NUM_COMPONENTS - 1)),
     frames=st.integers(9, 70),
     seed=st.integers(0, 99),
+    for_xnnpack=st.booleans(),
 )
 def test_any_subnet_and_length_in_double_precision(
-    kind: str, kept: list[int], frames: int, seed: int
+    kind: str, kept: list[int], frames: int, seed: int, for_xnnpack: bool
 ) -> None:
-    assert_flat_equals_dense(kind, kept, frames, seed, torch.float64)
+    assert_flat_equals_dense(kind, kept, frames, seed, torch.float64, for_xnnpack=for_xnnpack)
 
 
+@pytest.mark.parametrize("for_xnnpack", [False, True])
 @pytest.mark.parametrize("kind", ["strided", "vgg"])
 @pytest.mark.parametrize("frames", [9, 10, 11, 12, 333])
-def test_the_whole_network_in_single_precision(kind: FrontEndKind, frames: int) -> None:
-    assert_flat_equals_dense(kind, list(range(NUM_COMPONENTS)), frames, 0, torch.float32)
+def test_the_whole_network_in_single_precision(
+    kind: FrontEndKind, frames: int, for_xnnpack: bool
+) -> None:
+    kept = list(range(NUM_COMPONENTS))
+    assert_flat_equals_dense(kind, kept, frames, 0, torch.float32, for_xnnpack=for_xnnpack)
 
 
-def test_the_dense_encoder_is_left_alone() -> None:
+@pytest.mark.parametrize("for_xnnpack", [False, True])
+def test_the_dense_encoder_is_left_alone(for_xnnpack: bool) -> None:
     supernet = SUPERNETS["strided"].to(torch.float32)
     dense = compact(supernet, supernet.space.full())
     before = {name: value.clone() for name, value in dense.state_dict().items()}
-    flat = FlatEncoder(dense)
+    flat = FlatEncoder(dense, for_xnnpack=for_xnnpack)
     with torch.no_grad():
         for parameter in flat.parameters():
             parameter.zero_()

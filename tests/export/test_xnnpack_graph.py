@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ortho_export.xnnpack_graph import FREE, NONE, RESHAPE, TRANSPOSE, Graph, simplified
+from ortho_export.xnnpack_graph import (
+    FREE,
+    NONE,
+    PRODUCT,
+    RESHAPE,
+    TRANSPOSE,
+    Graph,
+    simplified,
+)
 
 LONGEST, LENGTH = 12, 5
 """Of the axis that is free: as the graph has it, and as it is run."""
@@ -46,10 +54,15 @@ class Written:
         shape = tuple(rest if one == FREE else one for one in new)
         return self.add(RESHAPE, shape, num_dims=len(new), new_shape=list(new), input_id=source)
 
-    def opaque(self, *sources: int) -> int:
+    def opaque(self, *sources: int, kind: str = "XNNAdd") -> int:
         """Adds an operation that is none of these; it sums."""
         inputs = {f"input{place}_id": one for place, one in enumerate(sources, 1)}
-        return self.add("XNNAdd", self.shapes[sources[0]], **inputs, filter_id=NONE)
+        return self.add(kind, self.shapes[sources[0]], **inputs, filter_id=NONE)
+
+    def product(self, source: int, width: int) -> int:
+        """Adds a layer of so many outputs."""
+        shape = (*self.shapes[source][:-1], width)
+        return self.add(PRODUCT, shape, input1_id=source, filter_id=NONE)
 
     def graph(self) -> Graph:
         """With the outputs that were appended."""
@@ -66,7 +79,7 @@ class Written:
         ]  # fmt: skip
         return {
             "xnodes": self.nodes, "xvalues": values, "input_ids": [0],
-            "output_ids": self.outputs, "constant_data": [],
+            "output_ids": self.outputs, "constant_data": [{"named_key": ""}],
         }  # fmt: skip
 
 
@@ -87,8 +100,11 @@ def computed(graph: Graph, shape: tuple[int, ...], free: int | None = None) -> l
             new = [-1 if one == FREE else one for one in operation["new_shape"]]
             found = inputs[0].reshape(new)
             assert operation["num_dims"] == found.ndim
+        elif node["xnode_union_type"] == PRODUCT:
+            width = declared[operation["output_id"]]["dims"][-1]
+            found = inputs[0] @ np.ones((inputs[0].shape[-1], 1)) * np.arange(1, width + 1)
         else:
-            found = 2 * np.sum(np.stack(inputs), 0) + 1
+            found = 2 * sum(inputs, np.zeros(())) + 1
         name = operation["output_id"]
         assert declared[name]["num_dims"] == found.ndim
         assert all(a <= b for a, b in zip(found.shape, declared[name]["dims"], strict=True))
@@ -125,6 +141,73 @@ def test_what_stands_around_a_depthwise_convolution_becomes_two_reshapes() -> No
     assert kinds(same(written, free=0)) == [
         "Add", "StaticReshape", "Add", "StaticReshape", "Add",
     ]  # fmt: skip
+
+
+def test_frames_are_pictures_wherever_layers_and_convolutions_take_them() -> None:
+    written = Written(1, LONGEST, 3, 7)
+    x = written.product(written.reshaped(0, FREE, 21), 7)
+    y = written.reshaped(written.transposed(x, 1, 0), 1, 7, FREE, 1)
+    y = written.opaque(written.transposed(y, 0, 2, 3, 1), kind="XNNDepthwiseConv2d")
+    y = written.reshaped(written.transposed(y, 0, 3, 1, 2), 7, FREE)
+    y = written.transposed(y, 1, 0)
+    y = written.opaque(y, written.product(y, 1), x)
+    written.outputs.append(written.opaque(written.product(y, 5)))
+    found = same(written, free=1)
+    assert kinds(found) == [
+        "StaticReshape", "StaticReshape", "FullyConnected", "DepthwiseConv2d", "FullyConnected",
+        "Add", "FullyConnected", "Add", "StaticReshape",
+    ]  # fmt: skip
+
+
+def test_what_leads_to_a_layer_is_shaped_as_its_input() -> None:
+    # A number that is rounded must not be reshaped any more.
+    written = Written(1, LONGEST, 3, 7)
+    x = written.opaque(written.reshaped(0, FREE, 21), kind="XNNConvert")
+    written.outputs.append(written.opaque(written.product(x, 5)))
+    found = kinds(same(written, free=1))
+    assert found[found.index("Convert") + 1] == "FullyConnected"
+
+
+def test_what_no_layer_takes_stays_as_it_is() -> None:
+    # Which of its lengths is free nobody knows.
+    written = Written(7, LONGEST)
+    written.outputs.append(written.opaque(written.opaque(0)))
+    assert kinds(same(written, free=1)) == ["Add", "Add"]
+
+
+def test_one_tensor_for_constants_that_are_the_same() -> None:
+    written = Written(LONGEST, 7)
+    layers = [written.product(0, 1) for _ in range(5)]
+    written.outputs.append(written.opaque(*layers))
+    graph = written.graph()
+    keys = ["", "scales", "unused", "average", "average", "other", "average", "average"]
+    graph["constant_data"] = [{"named_key": key} for key in keys]
+    written_as = [(3, 1, 7), (4, 1, 7), (5, 1, 7), (6, 2, 7), (7, 1, 14)]
+    for layer, (constant, kind, width) in zip(layers, written_as, strict=True):
+        value = {
+            "datatype": f"kind {kind}", "num_dims": 2, "dims": [1, width], "id_out": 100 + layer,
+            "constant_buffer_idx": constant, "external_id": NONE, "flags": 0,
+        }  # fmt: skip
+        scales = {"scale_buffer_idx": 1, "num_scales": 1}
+        union = {"tensor_value": value, "quant_params": scales}
+        graph["xvalues"].append({"xvalue_union": union})
+        graph["xnodes"][layers.index(layer)]["xnode_union"]["filter_id"] = 100 + layer
+    found = simplified(graph)
+    # The first two layers are the same now.
+    assert kinds(found).count("FullyConnected") == 4
+    constants = [one["xvalue_union"] for one in found["xvalues"] if "num_scales" in str(one)]
+    names = [one["named_key"] for one in found["constant_data"]]
+    assert sorted(names) == ["", "average", "other", "scales"]
+    assert [
+        (names[one["constant_buffer_idx"]], one["datatype"], one["dims"][1])
+        for one in (constant["tensor_value"] for constant in constants)
+    ] == [
+        ("average", "kind 1", 7),
+        ("other", "kind 1", 7),
+        ("average", "kind 2", 7),
+        ("average", "kind 1", 14),
+    ]
+    assert {names[one["quant_params"]["scale_buffer_idx"]] for one in constants} == {"scales"}
 
 
 def test_the_order_of_channels_and_bins_costs_one_transposition() -> None:
@@ -202,7 +285,7 @@ def moves(draw: st.DrawFn) -> tuple[Written, int]:
     for _ in range(draw(st.integers(1, 12))):
         source = draw(st.sampled_from(names))
         old, place = written.shapes[source], places[source]
-        kind = draw(st.sampled_from(["transpose", "shape", "merge", "opaque"]))
+        kind = draw(st.sampled_from(["transpose", "shape", "merge", "opaque", "product"]))
         if kind == "transpose":
             perm = draw(st.permutations(range(len(old))))
             names.append(written.transposed(source, *perm))
@@ -221,6 +304,13 @@ def moves(draw: st.DrawFn) -> tuple[Written, int]:
             assume(int(np.prod(old[:place])) == 1)
             names.append(written.reshaped(source, *new))
             places.append(0)
+        elif kind == "product" and place + 1 < len(old):
+            layers = [
+                written.product(source, draw(st.sampled_from([2, 4]))),
+                written.product(source, 1),
+            ]
+            names += [*layers, written.opaque(source, layers[1])]
+            places += 3 * [place]
         else:
             names.append(written.opaque(source))
             places.append(place)
