@@ -99,8 +99,8 @@ def _with_halves(graph: Graph, constants: dict[str, bytes]) -> Graph:
             return halves.get(name, name)
         found = copy.deepcopy(values[name])
         tensor = tensor_of(found)
-        key = f"half of {entries[tensor['constant_buffer_idx']]['named_key']}"
-        wide = np.frombuffer(constants[key.removeprefix("half of ")], np.float32)
+        source = entries[tensor["constant_buffer_idx"]]["named_key"]
+        wide, key = np.frombuffer(constants[source], np.float32), f"half of {source}"
         constants[key] = wide.astype(np.float16).tobytes()
         entries.append({"offset": NONE, "size": 2 * len(wide), "named_key": key})
         new = halves[name] = max(values) + 1
