@@ -1,7 +1,7 @@
 """A convolution of an ONNX model in 8 bits, with inputs rounded as they come.
 
 ONNX has none whose output is not rounded as well, to a scale that must be known before. It is that
-of the largest output that the weights can make of an input whose channels have the maxima that they
+of the largest output that the weights can make of inputs whose channels have the maxima that they
 have: nothing is ever cut off, and no speech is needed to find it. Speech was seen to use a third of
 that range, and a ninth where one maximum stood for all channels.
 """
@@ -26,7 +26,8 @@ CHAIN = ("Relu", "Transpose", "Reshape", "DynamicQuantizeLinear")
 COMPUTATION = """
 <opset_import: ["": 20], domain: "local">
 convolution (
-    input, axes, weight, scales, weight_zeros, bias, positive, levels, smallest, zero
+    input, axes, weight, scales, weight_zeros, bias_over_scales, positive, bias_over_levels,
+    levels, smallest, zero
 ) => (output, output_scale)
 {
     maxima = ReduceMax <keepdims: int = 0> (input, axes)
@@ -34,14 +35,12 @@ convolution (
     input_level = Div (largest_input, levels)
     input_scale = Max (input_level, smallest)
     rounded = QuantizeLinear (input, input_scale, zero)
-    step = Mul (input_scale, scales)
-    bias_in_steps = Div (bias, step)
+    bias_in_steps = Div (bias_over_scales, input_scale)
     whole_steps = Round (bias_in_steps)
     rounded_bias = Cast <to: int = 6> (whole_steps)
     from_weights = MatMul (maxima, positive)
-    with_bias = Add (from_weights, bias)
-    largest_output = ReduceMax <keepdims: int = 0> (with_bias)
-    output_level = Div (largest_output, levels)
+    with_bias = Add (from_weights, bias_over_levels)
+    output_level = ReduceMax <keepdims: int = 0> (with_bias)
     output_scale = Max (output_level, smallest)
     output = QLinearConv (
         rounded, input_scale, zero, weight, scales, weight_zeros, output_scale, zero,
@@ -109,9 +108,10 @@ def _computation(
         "weight": levels,
         "scales": scales,
         "weight_zeros": np.zeros(len(weight), np.int8),
-        "bias": bias,
-        "axes": np.array([axis for axis in range(weight.ndim) if axis != 1]),
-        "positive": np.ascontiguousarray(positive.T, np.float32),
+        "bias_over_scales": (bias / scales).astype(np.float32),
+        "axes": np.arange(2, weight.ndim),
+        "positive": np.ascontiguousarray(positive.T / LEVELS, np.float32),
+        "bias_over_levels": (bias / LEVELS).astype(np.float32),
         "levels": np.array(LEVELS, np.float32),
         "smallest": np.array(SMALLEST_SCALE, np.float32),
         "zero": np.array(0, np.uint8),

@@ -143,7 +143,20 @@ def _dynamic(model: ModelProto, nodes: list[str], file: Path) -> ModelProto:
         reduce_range=True,
         weight_type=QuantType.QInt8,
     )
-    return onnx.load(file)
+    return _without_weight_zeros(onnx.load(file))
+
+
+def _without_weight_zeros(model: ModelProto) -> ModelProto:
+    """The model without the zero points of symmetric weights, which ONNX Runtime would count in."""
+    constants = {one.name: one for one in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "MatMulInteger" or len(node.input) < 4:
+            continue
+        zeros = constants[node.input[3]]
+        assert not numpy_helper.to_array(zeros).any(), "weights are rounded symmetrically"
+        del node.input[3]
+        model.graph.initializer.remove(zeros)
+    return model
 
 
 def _static(

@@ -306,6 +306,18 @@ def test_peaks_of_many_artefacts_are_those_of_each_alone(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not can_measure(), reason="this system records no peak memory")
 @pytest.mark.slow
+def test_one_process_that_needs_more_than_the_others_does_not_count(tmp_path: Path) -> None:
+    restless, warm_up = tmp_path / "restless", tmp_path / "warm-up"
+    restless.write_bytes(bytes(20_000_000))
+    warm_up.write_bytes(b"0")
+    features = 40 * 4 * 80 * 100 / 1e6
+    found = peak_memory_mb(load_bytes, restless, warm_up, 1.0)
+    assert found == pytest.approx(20 + features, abs=4)
+    assert restless.with_suffix(".seen").exists()
+
+
+@pytest.mark.skipif(not can_measure(), reason="this system records no peak memory")
+@pytest.mark.slow
 def test_a_process_that_dies_is_reported(tmp_path: Path) -> None:
     broken, warm_up = tmp_path / "broken", tmp_path / "warm-up"
     broken.touch()

@@ -63,8 +63,8 @@ def assert_close_to_float64(weight: np.ndarray, bias: np.ndarray | None, x: np.n
     input_step = max(x.max() / LEVELS, SMALLEST_SCALE)
     weight_steps = np.abs(weight).reshape(outputs, -1).max(1) / 63 + np.abs(biases) * 1e-4
     half = np.broadcast_to(weight_steps[:, None, None, None] / 2, weight.shape)
-    maxima = x.max((0, 2, 3)) + input_step
-    largest = ((np.maximum(weight, 0) + half).sum((2, 3)) @ maxima + biases).max().clip(0)
+    maxima = x.max((2, 3)) + input_step
+    largest = (maxima @ (np.maximum(weight, 0) + half).sum((2, 3)).T + biases).max().clip(0)
     allowed = (
         convolved(np.full_like(x, input_step / 2), np.abs(weight) + half, 0 * biases)
         + convolved(x, half, 0 * biases)
@@ -111,6 +111,14 @@ def test_the_largest_output_is_not_cut_off() -> None:
     x = np.full((1, 3, 9, 9), 7.0, np.float32)
     found = run(with_integer_convolution(written(weight, bias), ["conv"]), x)
     assert found[:, 0].max() == pytest.approx(27 * 7 + 0.5, rel=1 / LEVELS)
+
+
+def test_channels_that_are_loud_in_different_utterances_are_not_added_up() -> None:
+    random = np.random.default_rng(0)
+    x = np.zeros((9, 9, 8, 8), np.float32)
+    for index in range(len(x)):
+        x[index, index] = random.uniform(0, 100, x.shape[2:])
+    assert_close_to_float64(np.ones((2, 9, 3, 3), np.float32), None, x)
 
 
 @pytest.mark.parametrize("bias", [0.0, 3.0, -3.0])

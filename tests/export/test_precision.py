@@ -113,6 +113,13 @@ def test_rounding_is_really_there(exported_int8: Exported, exported: Exported) -
         assert decibels(*powers(expected, load_artefact(path).log_probs(x[0]))) < 80
 
 
+def test_symmetric_weights_have_no_zero_points(exported_int8: Exported) -> None:
+    nodes = onnx.load(exported_int8.model).graph.node
+    products = [node for node in nodes if node.op_type == "MatMulInteger"]
+    assert products
+    assert {len(node.input) for node in products} == {3}
+
+
 def test_facts_survive(artefact: Path, exported: Exported) -> None:
     found, expected = load_artefact(artefact), load_artefact(exported.program)
     for name in ("subnet", "tokens", "min_frames", "max_frames"):
