@@ -17,7 +17,6 @@ from ortho_edge.devices.profile import (
     ANALYTIC,
     KINDS,
     AssumedSpeed,
-    DeviceProfile,
     DotProduct,
     Hardware,
     Kind,
@@ -239,7 +238,7 @@ def at_speed(costs: RuntimeCost, speed: AssumedSpeed) -> RuntimeCost:
 
 def with_counts(
     runtimes: Mapping[str, Mapping[str, RuntimeCost]],
-    counted: DeviceProfile,
+    counted: Mapping[str, Mapping[str, RuntimeCost]],
     speed: AssumedSpeed,
     dot_product: DotProduct,
     note: str = "",
@@ -250,7 +249,7 @@ def with_counts(
     follows from the counted fp32, so that the two compare.
     """
     made = {name: dict(precisions) for name, precisions in runtimes.items()}
-    for name, precisions in counted.runtimes.items():
+    for name, precisions in counted.items():
         for precision, costs in precisions.items():
             own = made[name][precision]
             made[name][precision] = replace(

@@ -22,6 +22,7 @@ from ortho_edge.devices.roofline import (
     analytic_runtimes,
     with_counts,
 )
+from ortho_edge.precision import Precision
 
 HEADER = """\
 # Nobody measured this device. `make profiles` wrote its runtimes, from the hardware below.
@@ -37,11 +38,13 @@ class Counts:
         core: Where they were counted.
         speed: What makes time of them.
         note: What else to know of them.
+        precisions: Of the programs that the device executes as the core does.
     """
 
     core: str
     speed: AssumedSpeed
     note: str = ""
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
 
 
 def _a53_counts(clock_ghz: float, source: str) -> Counts:
@@ -56,6 +59,7 @@ def _a53_counts(clock_ghz: float, source: str) -> Counts:
         ),
         note="taken over to the Cortex-A53, which executes the same fp32 kernels: on an emulated "
         "one the counts of s015 at 1, 4 and 10 s of audio are the same to the thousand",
+        precisions=("fp32",),
     )
 
 
@@ -91,7 +95,11 @@ def computed(profile: DeviceProfile) -> DeviceProfile:
         counted = read_profile(cores_folder() / f"{one.core}.toml")
         dot_product = profile.hardware.core.dot_product
         assert dot_product is not None
-        runtimes = with_counts(runtimes, counted, one.speed, dot_product, one.note)
+        tables = {
+            name: {precision: precisions[precision] for precision in one.precisions}
+            for name, precisions in counted.runtimes.items()
+        }
+        runtimes = with_counts(runtimes, tables, one.speed, dot_product, one.note)
     return replace(profile, runtimes=runtimes)
 
 

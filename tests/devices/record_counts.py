@@ -1,8 +1,9 @@
 """Counts again what `counts.json` holds: `python -m tests.devices.record_counts FOLDER`.
 
-Needed whenever the fp32 program of a subnet changes. Programs and counts of every network are kept
-in the folder, so that what was interrupted goes on. Minutes on a quiet machine. The tables of the
-core that ship are fitted to them anew; `make profiles` then takes them over.
+Needed whenever the fp32 or int8 program of a subnet changes. Programs and counts of every network
+are kept in the folder, so that what was interrupted goes on. A quarter of an hour on a quiet
+machine. The tables of the core that ship are fitted to them anew; `make profiles` then takes them
+over.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint, sh
 from ortho_edge.devices.catalogue import profile_text, read_profile
 from ortho_edge.devices.probes import probes
 from ortho_edge.devices.shipped import cores_folder
+from ortho_edge.precision import Precision
 from ortho_export.arm.counts import counter, noise
 from ortho_export.arm.machines import emulator
 from ortho_export.arm.toolchain import load_bundle
@@ -42,23 +44,28 @@ def networks() -> dict[str, tuple[Checkpoint, TrainedSubnet]]:
     return found
 
 
-def record(folder: Path) -> dict[str, dict[str, int]]:
-    """Instructions by network and seconds of audio, for the lengths that are recorded now."""
+def record(folder: Path) -> dict[Precision, dict[str, dict[str, int]]]:
+    """Instructions by precision, network and seconds of audio, for what is recorded now."""
     folder.mkdir(parents=True, exist_ok=True)
     made = networks()
-    counts = {}
+    counts: dict[Precision, dict[str, dict[str, int]]] = {one: {} for one in RECORDED}
+    wanted: list[tuple[Precision, str]] = [
+        (one, name) for one in RECORDED for name in RECORDED[one]
+    ]
     with emulator(CORE) as machine:
         count = counter(machine, load_bundle())
-        for name, lengths in tqdm(RECORDED.items(), unit="network"):
-            known = folder / f"{name}.json"
+        for precision, name in tqdm(wanted, unit="network"):
+            known = folder / f"{name}.{precision}.json"
             if not known.exists():
-                program = folder / f"{name}.fp32.pte"
+                program = folder / f"{name}.{precision}.pte"
                 if not program.exists():
                     checkpoint, trained = made[name]
-                    export_program(checkpoint, dataclasses.replace(trained, name=name), folder)
+                    trained = dataclasses.replace(trained, name=name)
+                    export_program(checkpoint, trained, folder, precision)
+                lengths = RECORDED[precision][name]
                 found = count(program, [noise(float(one)) for one in lengths])
                 known.write_text(json.dumps(dict(zip(lengths, found, strict=True))), "ascii")
-            counts[name] = json.loads(known.read_text("ascii"))
+            counts[precision][name] = json.loads(known.read_text("ascii"))
     return counts
 
 
@@ -66,22 +73,25 @@ def fit(checkpoint: Checkpoint) -> None:
     """Writes the counted tables that ship, from `counts.json`."""
     place = cores_folder() / f"{CORE}.toml"
     profile = read_profile(place)
-    costs = profile.runtimes["executorch"]["fp32"]
-    assert costs.assumed_speed is not None
+    tables = profile.runtimes["executorch"]
+    speed = tables["fp32"].assumed_speed
+    assert speed is not None
     with tempfile.TemporaryDirectory() as folder:
-        fitted = recorded_profile(checkpoint, Path(folder), costs.assumed_speed)
-    again = fitted.runtimes["executorch"]["fp32"]
-    costs = dataclasses.replace(
-        costs,
-        modules=again.modules,
-        scale=again.scale,
-        us_per_boundary=again.us_per_boundary,
-        error_percent=again.error_percent,
-        worst_error_percent=again.worst_error_percent,
-        rows_at_once=again.rows_at_once,
-        source=re.sub(DATE, f"{date.today()}", costs.source),
-    )
-    runtimes = {"executorch": {"fp32": costs}}
+        fitted = recorded_profile(checkpoint, Path(folder), speed).runtimes["executorch"]
+    costs = {
+        precision: dataclasses.replace(
+            tables[precision],
+            modules=again.modules,
+            scale=again.scale,
+            us_per_boundary=again.us_per_boundary,
+            error_percent=again.error_percent,
+            worst_error_percent=again.worst_error_percent,
+            rows_at_once=again.rows_at_once,
+            source=re.sub(DATE, f"{date.today()}", tables[precision].source),
+        )
+        for precision, again in fitted.items()
+    }
+    runtimes = {"executorch": costs}
     write_atomically(place, profile_text(dataclasses.replace(profile, runtimes=runtimes)))
 
 

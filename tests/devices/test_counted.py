@@ -47,25 +47,33 @@ def profile(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
     return recorded_profile(checkpoint, tmp_path_factory.mktemp("probes"), SPEED)
 
 
-def predicted_count(profile: DeviceProfile, space: ComponentSpace, one: Subnet, s: float) -> float:
-    speed = profile.runtimes["executorch"]["fp32"].assumed_speed
+def predicted_count(
+    profile: DeviceProfile,
+    space: ComponentSpace,
+    one: Subnet,
+    s: float,
+    precision: Precision = "fp32",
+) -> float:
+    speed = profile.runtimes["executorch"][precision].assumed_speed
     assert speed is not None
-    milliseconds = predict_latency(profile, space, one, s, "executorch").milliseconds
+    milliseconds = predict_latency(profile, space, one, s, "executorch", precision).milliseconds
     return milliseconds / speed.milliseconds(1.0)
 
 
-def test_counts_of_trained_sizes_and_random_subnets_are_predicted_within_half_a_per_cent(
-    checkpoint: Checkpoint, profile: DeviceProfile
+# 0.35 and 1.5 % at worst: half of fp32's contract tells a SiLU counted like any other element; in
+# int8 rounding costs what the model has no term for.
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 0.005), ("int8", 0.02)])
+def test_counts_of_trained_sizes_and_random_subnets_are_predicted(
+    precision: Precision, allowed: float, checkpoint: Checkpoint, profile: DeviceProfile
 ) -> None:
     """Recorded counts; of these networks the fit has seen the full one only."""
     space = checkpoint.supernet.space
     subnets = {one.name: one.subnet for one in checkpoint.subnets}
     subnets |= random_subnets(space)
     for name, subnet in subnets.items():
-        for seconds, count in RECORDED[name].items():
-            predicted = predicted_count(profile, space, subnet, float(seconds))
-            # 0.35 % at worst: half of the contract tells a SiLU counted like any other element.
-            assert predicted == pytest.approx(count, rel=0.005), (name, seconds)
+        for seconds, count in RECORDED[precision][name].items():
+            predicted = predicted_count(profile, space, subnet, float(seconds), precision)
+            assert predicted == pytest.approx(count, rel=allowed), (name, seconds)
 
 
 def test_the_tiles_of_the_kernels_are_found_in_the_counts(profile: DeviceProfile) -> None:

@@ -206,22 +206,24 @@ def test_the_counted_tables_are_those_of_the_recorded_counts(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     """What ships for a core, fitted again to its counts."""
-    shipped = read_profile(cores_folder() / "cortex-a76.toml").runtimes["executorch"]["fp32"]
-    assert shipped.assumed_speed is not None
-    fitted = recorded_profile(checkpoint, tmp_path, shipped.assumed_speed)
-    again = fitted.runtimes["executorch"]["fp32"]
-    assert again.rows_at_once == shipped.rows_at_once
+    shipped = read_profile(cores_folder() / "cortex-a76.toml")
+    tables = shipped.runtimes["executorch"]
+    speed = tables["fp32"].assumed_speed
+    assert speed is not None
+    fitted = recorded_profile(checkpoint, tmp_path, speed)
+    assert set(tables) == set(fitted.runtimes["executorch"]) == {"fp32", "int8"}
     space = checkpoint.supernet.space
-    for one in (*(one.subnet for one in checkpoint.subnets), space.full()):
-        for seconds in (1.0, 3.0, 10.0):
-            old, new = (
-                predict_latency(
-                    dataclasses.replace(fitted, runtimes={"executorch": {"fp32": costs}}),
-                    space, one, seconds, "executorch",
-                ).milliseconds
-                for costs in (shipped, again)
-            )  # fmt: skip
-            assert new == pytest.approx(old, rel=1e-4)
+    for precision, again in fitted.runtimes["executorch"].items():
+        assert again.rows_at_once == tables[precision].rows_at_once
+        for one in (*(one.subnet for one in checkpoint.subnets), space.full()):
+            for seconds in (1.0, 3.0, 10.0):
+                old, new = (
+                    predict_latency(
+                        profile, space, one, seconds, "executorch", precision
+                    ).milliseconds
+                    for profile in (shipped, fitted)
+                )
+                assert new == pytest.approx(old, rel=1e-4)
 
 
 @pytest.mark.parametrize("device", sorted(COUNTS))
@@ -230,13 +232,23 @@ def test_counted_devices_differ_by_their_assumed_speed_alone(
 ) -> None:
     counted = read_profile(cores_folder() / f"{COUNTS[device].core}.toml")
     profile = load_profile(device)
-    there = predict_latency(counted, space, space.full(), SECONDS, "executorch")
-    assert there.assumed_speed is not None
-    here = predict_latency(profile, space, space.full(), SECONDS, "executorch")
-    assert here.provenance == COUNTED
-    assert here.assumed_speed == COUNTS[device].speed
-    slower = COUNTS[device].speed.milliseconds(1.0) / there.assumed_speed.milliseconds(1.0)
-    assert here.milliseconds / there.milliseconds == pytest.approx(slower, rel=1e-4)
-    int8 = predict_latency(profile, space, space.full(), SECONDS, "executorch", "int8")
-    assert int8.provenance == "analytic"
-    assert int8.milliseconds <= here.milliseconds
+    found = {}
+    for precision in ("fp32", "int8"):
+        there = predict_latency(counted, space, space.full(), SECONDS, "executorch", precision)
+        here = predict_latency(profile, space, space.full(), SECONDS, "executorch", precision)
+        found[precision] = here.milliseconds
+        if precision not in COUNTS[device].precisions:
+            assert here.provenance == "analytic"
+            continue
+        assert there.assumed_speed is not None
+        assert here.provenance == COUNTED
+        assert here.assumed_speed == COUNTS[device].speed
+        slower = COUNTS[device].speed.milliseconds(1.0) / there.assumed_speed.milliseconds(1.0)
+        assert here.milliseconds / there.milliseconds == pytest.approx(slower, rel=1e-4)
+    assert found["int8"] <= found["fp32"]
+
+
+def test_programs_in_int8_are_taken_over_by_cores_with_dot_products_alone() -> None:
+    for device, counts in COUNTS.items():
+        has_dot_products = load_profile(device).hardware.core.dot_product == "sdot"
+        assert ("int8" in counts.precisions) == has_dot_products
