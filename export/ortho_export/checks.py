@@ -71,7 +71,12 @@ def way_of(profile: DeviceProfile, runtime: str, precision: str, takes: str) -> 
         return "not checked", f"{profile.name} is not this machine, its figures are {provenance}"
     if takes != FEATURES_IN:
         return "not checked", f"instructions are counted for features as input, not {takes}"
-    return _emulation(profile.hardware.runs_on)
+    return _emulation(_emulated(profile))
+
+
+def _emulated(profile: DeviceProfile) -> str:
+    """The device's core as QEMU calls it; profiles write names as their makers do."""
+    return profile.hardware.runs_on.lower()
 
 
 def _emulation(core: str) -> tuple[Way, str]:
@@ -121,7 +126,7 @@ def check_latency(
                 )
             )  # fmt: skip
         elif way == "counted":
-            checks.append(_counted(profile.hardware.runs_on, one, files[one.runtime]))
+            checks.append(_counted(_emulated(profile), one, files[one.runtime]))
         else:
             checks.append(
                 Check(

@@ -12,6 +12,7 @@ import pytest
 from ortho_edge.cli import UserError
 from ortho_edge.devices.catalogue import load_profile
 from ortho_edge.devices.profile import COUNTED, AssumedSpeed, Budget, Core, DeviceProfile
+from ortho_edge.devices.shipped import COUNTS
 from ortho_export import checks, pipeline
 from ortho_export.artefact import load_artefact
 from ortho_export.executorch import Delegation, planned_bytes
@@ -224,6 +225,19 @@ def test_a_core_that_the_emulator_does_not_know_is_named(
     monkeypatch.setattr("ortho_export.arm.machines.emulated_cores", lambda: ["cortex-a53"])
     way, reason = checks.way_of(counted, EXECUTORCH, "fp32", "features")
     assert (way, reason) == ("not checked", "the installed QEMU knows no core 'cortex-a76'")
+
+
+@pytest.mark.parametrize("device", sorted(COUNTS))
+def test_the_emulator_is_asked_for_the_core_of_a_shipped_device_by_its_own_name(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "ortho_export.arm.machines.emulated_cores", lambda: ["cortex-a53", "cortex-a76"]
+    )
+    monkeypatch.setattr("ortho_export.arm.counts.load_plugin", lambda: None)
+    monkeypatch.setattr("ortho_export.arm.toolchain.load_bundle", lambda: None)
+    way = checks.way_of(load_profile(device), EXECUTORCH, "fp32", "features")
+    assert way == ("counted", "")
 
 
 def test_a_new_export_replaces_the_old(
