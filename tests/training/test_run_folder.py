@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lhotse import CutSet
+from lhotse import CutSet, MonoCut
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -199,6 +199,8 @@ def test_a_file_system_without_locks_is_said(
 def changed(cuts: CutSet, **changes: object) -> CutSet:
     """The cuts with another value in the second one."""
     one, other, *more = each_cut(cuts)
+    assert isinstance(other, MonoCut)
+    assert other.recording is not None
     if "text" in changes:
         (supervision,) = other.supervisions
         changes = {"supervisions": [replace(supervision, text=str(changes["text"]))]}
