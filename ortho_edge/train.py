@@ -43,6 +43,9 @@ class Arguments:
     target and nothing else) or full (the full network and nothing else)."""
     subnet_of: Path | None = None
     """Checkpoint whose subnet of the same target method alone trains anew."""
+    loss_weighting: str | None = None
+    """How the subnets' losses are weighed: focal (as released with the paper), detached or
+    constant, instead of the recipe's."""
     distill: float | None = None
     """Weight of the subnets' divergence from the full network's posteriors; none by default."""
     any_budget: bool = False
@@ -84,6 +87,7 @@ def main(arguments: Arguments) -> None:
             ("criterion", arguments.criterion),
             ("granularity", arguments.granularity),
             ("method", arguments.method),
+            ("loss_weighting", arguments.loss_weighting),
             ("distill", arguments.distill),
             ("any_budget", arguments.any_budget or None),
             ("targets", tuple(map(_target, arguments.targets)) or None),

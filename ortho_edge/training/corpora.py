@@ -15,6 +15,7 @@ from ortho_edge.data.alignment import spread_evenly
 from ortho_edge.data.audio import AudioError
 from ortho_edge.data.digit_strings import digit_strings
 from ortho_edge.data.preparation import CHARACTERS, PreparedCorpus
+from ortho_edge.data.sounds import TRAINED, sound_cuts
 from ortho_edge.data.waveforms import each_cut, load_cut, shared_cache
 from ortho_edge.tokens import Tokens, character_tokens
 
@@ -25,6 +26,8 @@ HELD_OUT_SPEAKER = "theo"
 TRAINING_TAKES = tuple(range(5, 50))
 TEST_TAKES = tuple(range(5))
 """The official test takes; used as development data for the speakers that are trained on."""
+
+SOUND_SECONDS = (0.5, 6.0)
 
 CUTS_FOR_DIGEST = 100_000
 
@@ -100,7 +103,7 @@ def string_lengths(progress: float) -> tuple[int, int]:
 
 
 def digits_corpus(
-    options: DataOptions, *, digit_copies: int = 4, other_sentences: int = 360
+    options: DataOptions, *, digit_copies: int = 4, other_sentences: int = 360, sounds: int = 0
 ) -> Corpus:
     """Digit strings of few voices, made many by augmentation, and speech of many speakers.
 
@@ -112,6 +115,7 @@ def digits_corpus(
         options: Where data is.
         digit_copies: How often an epoch holds each digit sentence of speechocean762.
         other_sentences: How many of its other sentences an epoch holds.
+        sounds: How many sounds that are no speech an epoch holds, once words are being learned.
     """
     root = corpora.data_root(options.root)
     fsdd = corpora.fsdd(root)
@@ -133,6 +137,7 @@ def digits_corpus(
         if progress >= 0.05:
             chosen = rng.choice(len(others), size=min(other_sentences, len(others)), replace=False)
             cuts += [others[index] for index in chosen]
+            cuts += sound_cuts(tuple(TRAINED), sounds, SOUND_SECONDS, epoch)
         return CutSet.from_cuts(cuts)
 
     dev_takes = corpora.fsdd(root, speakers=speakers, takes=TEST_TAKES).to_eager()
