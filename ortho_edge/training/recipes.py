@@ -76,6 +76,7 @@ def digits() -> Recipe:
             cycle_fractions=(0.1, 0.7, 0.2),
             score_learning_rate_factor=5.0,
             loss_weighting="constant",
+            distill=0.5,
             stage1_fraction=0.4,
             alignment_fraction=0.3,
             initial_temperature=1.0,
@@ -119,6 +120,7 @@ def digits_small() -> Recipe:
             base.training,
             num_steps=800,
             targets=(0.75, 0.55, 0.38, 0.22),
+            distill=0.0,  # methods are compared with it and without
             batch_seconds=24.0,
             peak_learning_rate=2e-3,
             alignment_fraction=0.6,
