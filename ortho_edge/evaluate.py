@@ -36,7 +36,7 @@ class Arguments:
     """Sizes of a checkpoint, by name, such as s100; all by default."""
     data: Path | None = None
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
-    synthetic: Path | None = None
+    synthetic: tuple[Path, ...] = ()
     """Synthesised voices, which are part of digits/dev when training had them."""
     lexicon: Path | None = None
     """Words that are known: pronunciations where a model's symbols are phonemes; where they spell,

@@ -27,7 +27,7 @@ class Arguments:
     data: Path | None = None
     """Folder of the corpora, by default ORTHO_EDGE_DATA, else ../shared/data; for librispeech_512
     and tedlium2_384 what `python -m ortho_edge.prepare` wrote."""
-    synthetic: Path | None = None
+    synthetic: tuple[Path, ...] = ()
     """Synthesised voices made by `python -m ortho_edge.synthesize`, for the digits recipe."""
     steps: int | None = None
     """Updates, instead of the recipe's number."""

@@ -1,6 +1,6 @@
 """What each recipe trains and is evaluated on: epochs of cuts, evaluation sets, symbols."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -70,11 +70,11 @@ class DataOptions:
 
     Attributes:
         root: Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data.
-        synthetic: Folder made by `python -m ortho_edge.synthesize`, or none.
+        synthetic: Folders made by `python -m ortho_edge.synthesize`.
     """
 
     root: Path | None = None
-    synthetic: Path | None = None
+    synthetic: tuple[Path, ...] = ()
 
 
 def is_digits(text: str) -> bool:
@@ -108,7 +108,7 @@ def digits_corpus(
     """Digit strings of few voices, made many by augmentation, and speech of many speakers.
 
     An epoch holds strings concatenated from FSDD recordings (without `HELD_OUT_SPEAKER`), strings
-    of synthesised voices where `options.synthetic` names them, the digit sentences of
+    of synthesised voices where `options.synthetic` names some, the digit sentences of
     speechocean762 several times and a sample of its other sentences, spelled in characters.
 
     Args:
@@ -178,10 +178,10 @@ class _SyntheticVoices:
     held_out: list[Cut]
 
     @classmethod
-    def load(cls, folder: Path | None) -> "_SyntheticVoices":
-        if folder is None:
+    def load(cls, folders: Sequence[Path]) -> "_SyntheticVoices":
+        if not folders:
             return cls(CutSet.from_cuts([]), [], [])
-        cuts = list(corpora.synthetic(folder))
+        cuts = [cut for folder in folders for cut in each_cut(corpora.synthetic(folder))]
         voices = sorted({str(cut.supervisions[0].speaker) for cut in cuts})
         kept_back = set(voices[5::12])
         training = [cut for cut in cuts if cut.supervisions[0].speaker not in kept_back]
