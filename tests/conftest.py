@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # Triton reads it when it is imported: without a GPU, kernels run in its interpreter.
 if not torch.cuda.is_available():
@@ -14,6 +15,17 @@ if not torch.cuda.is_available():
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OWN_PACKAGES = ("ortho_edge", "ortho_kernels", "ortho_export")
+
+# Properties are tried on a few examples, the same ones each time; `make test-slow` draws more of
+# them, and new ones. A busy machine fails neither.
+settings.register_profile(
+    "quick", max_examples=25, derandomize=True, deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
+settings.register_profile(
+    "thorough", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("quick")
 
 
 def pytest_configure(config: pytest.Config) -> None:
