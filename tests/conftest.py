@@ -1,5 +1,6 @@
 """What all tests share: one thread, the speech corpora, and poisoned memory."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,15 @@ if not torch.cuda.is_available():
 REPOSITORY = Path(__file__).resolve().parent.parent
 OWN_PACKAGES = ("ortho_edge", "ortho_kernels", "ortho_export")
 
+LONGEST = (
+    "test_shipped_checkpoint", "test_all_precisions", "test_compile_only", "test_delegate",
+    "test_precision", "test_audio", "test_targets", "test_writing", "test_gpu_bench",
+    "test_pipeline", "test_executorch", "test_fleet", "test_profiler", "test_gated_conv_kernel",
+    "test_gated_attention_op", "test_trainer", "test_distributed", "test_profile_command",
+    "test_onnx", "test_supernet_kernels", "test_gated_ffn_op", "test_interruption",
+)  # fmt: skip
+"""Files that take longest, those that wait for the same artefact apart."""
+
 # Properties are tried on a few examples, the same ones each time; `make test-slow` draws more of
 # them, and new ones. A busy machine fails neither.
 settings.register_profile(
@@ -31,6 +41,14 @@ settings.load_profile("quick")
 def pytest_configure(config: pytest.Config) -> None:
     # More threads than free cores make small operations hundreds of times slower.
     torch.set_num_threads(1)
+    # Lowering makes millions of objects that stay: an eighth of its time went into looking at them.
+    gc.set_threshold(50_000, 20, 100)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files go to the processes in this order, and the last ones should be short.
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session")

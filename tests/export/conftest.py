@@ -13,6 +13,7 @@ from ortho_edge.checkpoint import save_checkpoint
 from ortho_edge.data.audio import SAMPLE_RATE
 from ortho_edge.export import Arguments, main
 from ortho_edge.precision import Precision
+from ortho_export import writing
 from tests.export.tiny import Exported, bursts, tiny_checkpoint
 from tests.made_once import made_once
 
@@ -74,7 +75,9 @@ def _exported(
             latency_ms=1e3, size_mb=2.0 if takes == "audio" else 1.0, input=takes,
             precision=precision,
         )  # fmt: skip
-        with contextlib.redirect_stdout(printed):
+        # Another process would import for longer than it writes, and test_writing.py has those.
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            patch.setattr(writing, "num_workers", lambda: 1)
             main(arguments)
         (folder / PRINTED).write_text(printed.getvalue(), "utf-8")
 
