@@ -15,12 +15,27 @@ Arguments = TypeVar("Arguments")
 
 USER_ERROR_STATUS = 2
 ENDLESS = "10000"
+LONGEST_LINE = 2000
+"""Characters of a message; one that quotes a damaged file could have millions."""
 SIDE, RULE = "\u2502", r"^ *[\u2500-\u257f-]{3}[ \u2500-\u257f-]*$"
 """What tyro draws its boxes with; without Unicode they have no sides."""
 
 
 class UserError(Exception):
     """A mistake that the user can mend; the message is one line with the value and the choices."""
+
+
+def one_line(error: UserError) -> str:
+    """A mistake as it is printed: in one line, without control characters, cut where it is long."""
+    line = " ".join(str(error).split())
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+    # What a file holds must not move the cursor.
+    return "".join(repr(one)[1:-1] if _is_control(one) else one for one in line)
+
+
+def _is_control(character: str) -> bool:
+    return ord(character) < 32 or 127 <= ord(character) < 160 or 0xD800 <= ord(character) < 0xE000
 
 
 def run(main: Callable[[Arguments], None], arguments: type[Arguments], *, prog: str) -> None:
@@ -39,7 +54,7 @@ def run(main: Callable[[Arguments], None], arguments: type[Arguments], *, prog: 
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         main(parsed)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
