@@ -17,18 +17,26 @@ DEV_STAMP := $(VENV)/stamp-dev-$(KEY)
 ETHOS_U_STAMP := $(ETHOS_U)/stamp-$(shell cksum < constraints-ethos-u.txt | cut -d' ' -f1)
 ETHOS_U_PACKAGES := 'executorch[ethos-u]' torch safetensors jaxtyping
 BIN := $(VENV)/bin
-# One process per core, files kept whole for what they share; more than four want too much memory.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# One process per core, files kept whole for what they share and begun in the order in which
+# tests/conftest.py puts them; more than four processes want too much memory.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help export test test-arm attack shapes lint format types bench profiles docs dist install dev ethos-u clean
+.PHONY: help export test test-slow test-portable test-arm attack shapes lint format types bench \
+	profiles docs dist install dev ethos-u clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 export: $(RUN_STAMP) ## export the shipped checkpoint for DEVICE (pixel8) to exports/ and transcribe with it
 	$(BIN)/python -m ortho_edge.export --device $(DEVICE)
 
-test: $(DEV_STAMP) ## run the whole test suite
-	$(BIN)/python -m pytest $(PARALLEL)
+test: $(DEV_STAMP) ## run the tests (ten minutes on two cores)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-slow: $(DEV_STAMP) ## run what `make test` leaves out: slow tests, and every example of the property tests
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow or hypothesis" --hypothesis-profile=thorough
+
+test-portable: $(DEV_STAMP) ## run tests once more as on other machines: older processors, a bare system
+	$(BIN)/python -m tests.portable
 
 test-arm: $(DEV_STAMP) ## run every shipped size on emulated Arm cores (needs qemu-user and a cross compiler)
 	ORTHO_EDGE_ARM=all $(BIN)/python -m pytest -m arm

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from ortho_edge.cli import UserError, run
+from ortho_edge.options import Range
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Arguments:
     """Texts of one sentence a line, or .tsv tables with a column text."""
     out: Path
     """The ARPA file to write."""
-    order: int = 4
+    order: Annotated[int, Range(2, 6)] = 4
     """Words of the longest n-grams."""
     held_out: tuple[Path, ...] = ()
     """Texts whose sentences are taken out of the others, such as a test set's transcripts."""

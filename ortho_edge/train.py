@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from ortho_edge.cli import UserError, run
+from ortho_edge.options import Count, Range, Seed, Threads, Workers
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Arguments:
     data: Path | None = None
     """Folder of the corpora, by default ORTHO_EDGE_DATA, else ../shared/data; for librispeech_512
     and tedlium2_384 what `python -m ortho_edge.prepare` wrote."""
-    synthetic: Path | None = None
+    synthetic: tuple[Path, ...] = ()
     """Synthesised voices made by `python -m ortho_edge.synthesize`, for the digits recipe."""
-    steps: int | None = None
+    steps: Annotated[int, Range(2, 10**9)] | None = None
     """Updates, instead of the recipe's number."""
     targets: tuple[str, ...] = ()
     """Sizes, instead of the recipe's: shares such as 0.7 0.3, or what devices allow, such as
@@ -43,25 +44,31 @@ class Arguments:
     target and nothing else) or full (the full network and nothing else)."""
     subnet_of: Path | None = None
     """Checkpoint whose subnet of the same target method alone trains anew."""
-    distill: float | None = None
+    loss_weighting: str | None = None
+    """How the subnets' losses are weighed: focal (as released with the paper), detached or
+    constant, instead of the recipe's."""
+    distill: Annotated[float, Range(0, 10**6)] | None = None
     """Weight of the subnets' divergence from the full network's posteriors; none by default."""
     any_budget: bool = False
     """Also train subnets between the sizes, so that every budget between them has one."""
-    front_end_chunks: int | None = None
+    front_end_chunks: Annotated[int, Range(1, 4096)] | None = None
     """Divide the front end's last convolution into so many chunks; all but the first can be dropped
     like any component. By default the front end is never dropped."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed, instead of the recipe's."""
     device: str | None = None
     """cpu, cuda or mps; the best that is there by default."""
-    accumulate: int = 1
+    accumulate: Annotated[int, Range(1, 10_000)] = 1
     """Parts in which each process takes its share of a batch, where memory is short."""
     compile: bool = False
     """Let torch.compile work on the network."""
-    threads: int | None = None
+    threads: Threads | None = None
     """CPU threads of the computation; all by default."""
-    workers: int = 1
+    workers: Workers = 1
     """Processes that prepare batches."""
+    save_every: Count | None = None
+    """Updates between two saves of the state, instead of the recipe's number. What was done since
+    the last one is lost if the process is killed; Ctrl-C and SIGTERM save first."""
 
 
 def main(arguments: Arguments) -> None:
@@ -81,9 +88,11 @@ def main(arguments: Arguments) -> None:
         for name, value in (
             ("num_steps", arguments.steps),
             ("seed", arguments.seed),
+            ("save_every", arguments.save_every),
             ("criterion", arguments.criterion),
             ("granularity", arguments.granularity),
             ("method", arguments.method),
+            ("loss_weighting", arguments.loss_weighting),
             ("distill", arguments.distill),
             ("any_budget", arguments.any_budget or None),
             ("targets", tuple(map(_target, arguments.targets)) or None),
@@ -99,8 +108,6 @@ def main(arguments: Arguments) -> None:
             chosen = with_elastic_front_end(chosen, arguments.front_end_chunks)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if arguments.accumulate < 1:
-        raise UserError(f"accumulate must be at least 1, not {arguments.accumulate}")
     device = _device(arguments.device)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from ortho_edge.cli import run
+from ortho_edge.options import Threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Arguments:
     """Audio files (wav, flac, ogg, ...)."""
     subnet: str | None = None
     """Which subnet of a checkpoint; the largest by default."""
-    threads: int = 1
+    threads: Threads = 1
     """CPU threads."""
 
 

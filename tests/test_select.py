@@ -97,8 +97,14 @@ def test_the_pareto_front_is_listed_and_drawn(command: Command, tmp_path: Path) 
     [
         (("--device", "pixel9"), "unknown device 'pixel9'; known: "),
         (("--device", "pixel8@7s"), "'pixel8@7s' is no limit of a device"),
-        (("--device", "pixel8", "--latency-ms", "0"), "latency_ms must be above 0, not 0.0"),
-        (("--device", "pixel8", "--rtf", "nan"), "rtf must be above 0, not nan"),
+        (
+            ("--device", "pixel8", "--latency-ms", "0"),
+            "--latency-ms is 0.0; it must be above 0; inf lifts the limit",
+        ),
+        (
+            ("--device", "pixel8", "--rtf", "nan"),
+            "--rtf is nan; it must be above 0; inf lifts the limit",
+        ),
         (
             ("--device", "pixel8", "--flops", "1e6"),
             "FLOPs 1,000,000 is below the smallest reachable",

@@ -83,8 +83,8 @@ def export(request: Request) -> Export:
     check_targets(request.also, request.input)
     model = _select(request)
     jobs = [*_jobs(request, model), *_warm_ups(request, model)]
-    stage = Stages(2 + len(jobs) + (request.dev_set is not None) + len(request.also))
-    with atomic_folder(request.out) as folder:
+    stages = 2 + len(jobs) + (request.dev_set is not None) + len(request.also)
+    with atomic_folder(request.out) as folder, Stages(stages) as stage:
         (folder / SYMBOLS).write_text(model.checkpoint.tokens.lines(), "utf-8")
         delegations = {}
         for one in stage.written(write_all(jobs), [job.file for job in jobs]):

@@ -142,24 +142,7 @@ def test_the_command_compares_every_program_of_a_folder(
     assert captured.out.strip().endswith(f"hears: {WORDS}")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"check": Path("x.pte")}, "--check needs --on"),
-        ({"on": "cortex-a76", "clock_ghz": 2.0}, "belong together"),
-    ],
-)
-def test_a_half_named_check_is_refused(arguments: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        main(Arguments(**arguments))
-
-
 def test_an_unknown_core_is_refused_with_the_known_ones(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "model.pte").touch()
     with pytest.raises(UserError, match=r"no core 'cortex-x9'; known: .*cortex-a76"):
         main(Arguments(on="cortex-x9", check=tmp_path))
-
-
-def test_a_folder_without_programs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no \.pte file in"):
-        main(Arguments(on="cortex-a76", check=tmp_path))

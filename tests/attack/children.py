@@ -165,6 +165,9 @@ def _attempted(attempt: Callable[[int], object], number: int) -> tuple[str, str]
         attempt(number)
     except UserError as error:
         return REFUSED, one_line(error)
+    except OSError as error:
+        # A command says in one line what the system told it.
+        return REFUSED, f"{type(error).__name__}: {error}"
     except BaseException as error:  # noqa: BLE001 - a panic of Rust is no Exception
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"

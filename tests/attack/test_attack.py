@@ -39,6 +39,10 @@ def test_a_case_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     assert len(set(made[0])) > 40
 
 
+def _make(folder: Path) -> None:
+    (folder / "file").write_bytes(b"good")
+
+
 def misbehaving(folder: Path, name: str) -> None:
     """A reader with every fault that the harness looks for, by the first byte of its file."""
     first = (folder / name).read_bytes()[:1]
@@ -78,7 +82,7 @@ def test_the_harness_sees_every_fault_and_goes_on(
     kind = Kind(
         name="bad",
         share=1,
-        make=lambda folder: (folder / "file").write_text("good") and None,
+        make=_make,
         damage={"file": BYTES},
         read=misbehaving,
     )

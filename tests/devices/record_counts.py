@@ -15,7 +15,6 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ortho_edge.atomic import write_atomically
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint, shipped_checkpoint
@@ -23,6 +22,7 @@ from ortho_edge.devices.catalogue import profile_text, read_profile
 from ortho_edge.devices.probes import probes
 from ortho_edge.devices.shipped import cores_folder
 from ortho_edge.precision import Precision
+from ortho_edge.progress import track
 from ortho_export.arm.counts import counter, noise
 from ortho_export.arm.machines import emulator
 from ortho_export.arm.toolchain import load_bundle
@@ -54,7 +54,7 @@ def record(folder: Path) -> dict[Precision, dict[str, dict[str, int]]]:
     ]
     with emulator(CORE) as machine:
         count = counter(machine, load_bundle())
-        for precision, name in tqdm(wanted, unit="network"):
+        for precision, name in track(wanted, "counting", unit="networks"):
             known = folder / f"{name}.{precision}.json"
             if not known.exists():
                 program = folder / f"{name}.{precision}.pte"
