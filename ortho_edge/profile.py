@@ -349,9 +349,10 @@ def _check(path: Path, on: str, core: int | None) -> None:
         name = runner.machine.name
         for program in tqdm(programs, desc=name, unit="program", leave=False):
             one = compare(runner, program, features)
+            here = "" if one.text == one.here else f" (here: {one.here})"
             tqdm.write(
                 f"{program}: on {name} as here, a log-probability differs by "
-                f"{one.max_abs_error:.1e} at most; {cost(program)}; hears: {one.text}"
+                f"{one.max_abs_error:.1e} at most; {cost(program)}; hears: {one.text}{here}"
             )
 
 
