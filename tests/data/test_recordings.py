@@ -127,9 +127,7 @@ def test_what_cannot_be_read_is_left_out_or_kept_with_its_reason(
 
 def test_a_table_without_any_readable_audio_is_one_line(tmp_path: Path) -> None:
     folder = corpus(tmp_path, "id\ttext\nu1\tONE\nu2\tONE\n")
-    with pytest.raises(
-        UserError, match=r"no audio of 2 utterances can be read: no audio file .*u1"
-    ):
+    with pytest.raises(UserError, match=r"no audio of 2 utterances can be read: .*u1"):
         transcribed_cuts(folder)
 
 
