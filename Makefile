@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEVICE ?= pixel8
 ETHOS_U ?= .venv-ethos-u
+CASES ?= 10000
 
 # The environment is up to date when it carries a stamp named after what went into it.
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
@@ -16,21 +17,32 @@ DEV_STAMP := $(VENV)/stamp-dev-$(KEY)
 ETHOS_U_STAMP := $(ETHOS_U)/stamp-$(shell cksum < constraints-ethos-u.txt | cut -d' ' -f1)
 ETHOS_U_PACKAGES := 'executorch[ethos-u]' torch safetensors jaxtyping
 BIN := $(VENV)/bin
-# One process per core, files kept whole for what they share; more than four want too much memory.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# One process per core, files kept whole for what they share and begun in the order in which
+# tests/conftest.py puts them; more than four processes want too much memory.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help export test test-arm shapes lint format types bench profiles docs dist install dev ethos-u clean
+.PHONY: help export test test-slow test-portable test-arm attack shapes lint format types bench \
+	profiles docs dist install dev ethos-u clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 export: $(RUN_STAMP) ## export the shipped checkpoint for DEVICE (pixel8) to exports/ and transcribe with it
 	$(BIN)/python -m ortho_edge.export --device $(DEVICE)
 
-test: $(DEV_STAMP) ## run the whole test suite
-	$(BIN)/python -m pytest $(PARALLEL)
+test: $(DEV_STAMP) ## run the tests (ten minutes on two cores)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-slow: $(DEV_STAMP) ## run what `make test` leaves out: slow tests, and every example of the property tests
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow or hypothesis" --hypothesis-profile=thorough
+
+test-portable: $(DEV_STAMP) ## run tests once more as on other machines: older processors, a bare system
+	$(BIN)/python -m tests.portable
 
 test-arm: $(DEV_STAMP) ## run every shipped size on emulated Arm cores (needs qemu-user and a cross compiler)
 	ORTHO_EDGE_ARM=all $(BIN)/python -m pytest -m arm
+
+attack: $(DEV_STAMP) ## read CASES (10000) damaged files of every kind: each is refused in one line or read
+	$(BIN)/python -m tests.attack --cases $(CASES)
 
 shapes: $(DEV_STAMP) ## run the quick tests with every array shape in a signature checked
 	# beartype looks at random items of lists, which hypothesis takes for a strategy's chance.

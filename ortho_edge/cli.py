@@ -24,6 +24,8 @@ CLOSED_PIPE_STATUS = 128 + signal.SIGPIPE
 """As of a program that the signal ends."""
 OWN_PACKAGES = ("ortho_edge", "ortho_export", "ortho_kernels")
 ENDLESS = "10000"
+LONGEST_LINE = 2000
+"""Characters of a message; one that quotes a damaged file could have millions."""
 SIDE, RULE = "\u2502", r"^ *[\u2500-\u257f-]{3}[ \u2500-\u257f-]*$"
 """What tyro draws its boxes with; without Unicode they have no sides."""
 ANNOTATED = r"typing\.Annotated\[(\w+), Range\([^)]*\)\]"
@@ -34,6 +36,19 @@ logger = logging.getLogger(__name__)
 
 class UserError(Exception):
     """A mistake that the user can mend; the message is one line with the value and the choices."""
+
+
+def one_line(error: UserError) -> str:
+    """A mistake as it is printed: in one line, without control characters, cut where it is long."""
+    line = " ".join(str(error).split())
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+    # What a file holds must not move the cursor.
+    return "".join(repr(one)[1:-1] if _is_control(one) else one for one in line)
+
+
+def _is_control(character: str) -> bool:
+    return ord(character) < 32 or 127 <= ord(character) < 160 or 0xD800 <= ord(character) < 0xE000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +89,7 @@ def run(main: Callable[[Arguments], None], arguments: type[Arguments], *, prog: 
             if sys.stdout is not None:
                 sys.stdout.flush()
     except UserError as error:
-        _end(f"error: {error}", USER_ERROR_STATUS)
+        _end(f"error: {one_line(error)}", USER_ERROR_STATUS)
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED_STATUS)
     except OSError as error:

@@ -37,7 +37,7 @@ class Arguments:
     """Sizes of a checkpoint, by name, such as s100; all by default."""
     data: Path | None = None
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
-    synthetic: Path | None = None
+    synthetic: tuple[Path, ...] = ()
     """Synthesised voices, which are part of digits/dev when training had them."""
     lexicon: Path | None = None
     """Words that are known: pronunciations where a model's symbols are phonemes; where they spell,
@@ -66,6 +66,7 @@ def main(arguments: Arguments) -> None:
 
     from ortho_edge.training.corpora import DataOptions
     from ortho_edge.training.evaluation import error_rates, transcribe_cuts
+    from ortho_edge.training.insertions import inserted_words_per_minute
     from ortho_edge.training.speech_sets import speaker_groups, speech_set
 
     if arguments.tune_on is not None and arguments.lm is None:
@@ -102,9 +103,11 @@ def main(arguments: Arguments) -> None:
     by_group = _by_group(transcripts, groups)
     for group, of_group in by_group.items():
         print(f"\n{group}:\n{_table(of_group, costs)}")
+    inserted = inserted_words_per_minute(encoders, tokens, features)
+    print(f"\n{_insertions_table(inserted)}")
     if arguments.out is not None:
         facts = {name: {**costs[name], **weights.get(name, {})} for name in rates}
-        _write(arguments, rates, by_group, facts, transcripts)
+        _write(arguments, rates, by_group, facts, transcripts, inserted)
     if arguments.plot is not None:
         _plot(arguments, {name: rates[name] for name in encoders}, costs)
 
@@ -115,6 +118,7 @@ def _write(
     by_group: "dict[str, dict[str, ErrorRates]]",
     facts: dict[str, dict[str, float]],
     transcripts: "dict[str, list[Transcript]]",
+    inserted: dict[str, dict[str, float]],
 ) -> None:
     from ortho_edge.atomic import write_atomically
 
@@ -128,7 +132,12 @@ def _write(
         }
         for name in rates
     }
-    record = {"model": str(arguments.model), "set": arguments.set, "results": results}
+    record = {
+        "model": str(arguments.model),
+        "set": arguments.set,
+        "results": results,
+        "inserted_words_per_minute": inserted,
+    }
     write_atomically(arguments.out, json.dumps(record, indent=1) + "\n")
     print(f"written: {arguments.out}")
 
@@ -258,6 +267,16 @@ def _table(rates: "dict[str, ErrorRates]", costs: dict[str, dict[str, float]]) -
         f"interval by drawing {some.resampled}"
     )
     return "\n".join(lines)
+
+
+def _insertions_table(inserted: dict[str, dict[str, float]]) -> str:
+    kinds = list(next(iter(inserted.values())))
+    header = "words heard per minute of   " + "".join(f"{kind:>9}" for kind in kinds)
+    rows = [
+        f"{name:<28}" + "".join(f"{rates[kind]:>9.1f}" for kind in kinds)
+        for name, rates in inserted.items()
+    ]
+    return "\n".join([header, "-" * len(header), *rows])
 
 
 if __name__ == "__main__":

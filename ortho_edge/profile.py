@@ -20,7 +20,7 @@ from ortho_edge.precision import BY_DEFAULT, Precision
 
 if TYPE_CHECKING:
     from ortho_edge.checkpoint import Checkpoint
-    from ortho_edge.devices.profile import DeviceProfile, RuntimeCost
+    from ortho_edge.devices.profile import AssumedSpeed, DeviceProfile, RuntimeCost
 
 EXECUTORCH = "executorch"
 ETHOS_U = "ethos-u"
@@ -81,6 +81,10 @@ def main(arguments: Arguments) -> None:
 
     if not there:
         _place(arguments.out, HOST if arguments.on is None else arguments.on)
+    else:
+        _check_there(arguments)
+    counts = not there and arguments.on is not None and not arguments.on.startswith(ETHOS_U)
+    speed = _speed(arguments) if counts else None
 
     import torch
 
@@ -102,9 +106,8 @@ def main(arguments: Arguments) -> None:
         elif arguments.on.startswith(ETHOS_U):
             profile = _compile(arguments.on, checkpoint, arguments.checkpoint)
         else:
-            profile = _count(
-                arguments.on, checkpoint, Path(folder), workers, precisions, *_speed(arguments)
-            )
+            assert speed is not None
+            profile = _count(arguments.on, checkpoint, Path(folder), workers, precisions, speed)
     out = _place(arguments.out, profile.name)
     write_atomically(out, profile_text(profile))
     for runtime, costs in profile.runtimes.items():
@@ -112,13 +115,24 @@ def main(arguments: Arguments) -> None:
             print(f"{runtime} {precision}: {_quality(one)}")
     print(f"wrote {out}")
     if arguments.out is None:
-        counted = not there and arguments.on is not None and not arguments.on.startswith(ETHOS_U)
-        only = f" --format {EXECUTORCH}" if counted else ""
+        only = f" --format {EXECUTORCH}" if counts else ""
         print(f"use it with: python -m ortho_edge.export --device {profile.name}{only}")
 
 
-def _speed(arguments: Arguments) -> tuple[float | None, float | None, str | None]:
+def _given_speed(arguments: Arguments) -> tuple[float | None, float | None, str | None]:
     return arguments.instructions_per_cycle, arguments.clock_ghz, arguments.speed_source
+
+
+def _speed(arguments: Arguments) -> "AssumedSpeed":
+    """What turns counts into time, before a tool is looked for.
+
+    Raises:
+        UserError: It is half given, or not known for the core.
+    """
+    from ortho_edge.devices.counted import assumed_speed
+
+    assert arguments.on is not None
+    return assumed_speed(arguments.on, *_given_speed(arguments))
 
 
 def _refuse_misfits(arguments: Arguments, *, there: bool) -> None:
@@ -127,7 +141,7 @@ def _refuse_misfits(arguments: Arguments, *, there: bool) -> None:
     Raises:
         UserError: They do not.
     """
-    speed = _speed(arguments) != (None, None, None)
+    speed = _given_speed(arguments) != (None, None, None)
     on = arguments.on or ""
     if speed and (not on or there or arguments.check is not None):
         raise UserError(
@@ -145,6 +159,20 @@ def _refuse_misfits(arguments: Arguments, *, there: bool) -> None:
             raise UserError(f"the clock of {on} is Vela's: leave out what assumes a speed")
         if arguments.precision != "fp32":
             raise UserError(f"{on} computes in int8-static alone: leave out --precision")
+
+
+def _check_there(arguments: Arguments) -> None:
+    """Checks what can be told before a device is reached.
+
+    Raises:
+        UserError: A profile cannot have the name, or the file cannot be written.
+    """
+    from ortho_edge.devices.board import checked_name
+
+    if arguments.name is not None:
+        checked_name(arguments.name)
+    if arguments.out is not None:
+        _writable(arguments.out)
 
 
 def _is_remote(on: str) -> bool:
@@ -231,23 +259,20 @@ def _count(
     folder: Path,
     workers: int,
     precisions: "tuple[Precision, ...]",
-    instructions_per_cycle: float | None,
-    clock_ghz: float | None,
-    speed_source: str | None,
+    speed: "AssumedSpeed",
 ) -> "DeviceProfile":
     """Counts on an emulated core.
 
     Raises:
-        UserError: There is no such core, its speed is not known, or a tool is missing.
+        UserError: There is no such core, or a tool is missing.
     """
-    from ortho_edge.devices.counted import assumed_speed, count_device
+    from ortho_edge.devices.counted import count_device
     from ortho_export.arm.counts import counter, noise
     from ortho_export.arm.machines import QEMU, emulator
     from ortho_export.arm.toolchain import load_bundle, run_tool, tool
     from ortho_export.host import host_runtimes
 
     with emulator(core) as machine:
-        speed = assumed_speed(core, instructions_per_cycle, clock_ghz, speed_source)
         release = run_tool([tool(QEMU), "--version"]).splitlines()[0]
         count = counter(machine, load_bundle())
         return count_device(
@@ -305,6 +330,8 @@ def _check(path: Path, on: str, core: Annotated[int, Range(0, 4095)] | None) -> 
         UserError: There is nothing to run, or it cannot be run there.
         ParityError: They do not agree.
     """
+    if not path.exists():
+        raise UserError(f"no program or folder at {path}")
     programs = sorted(path.glob("*.pte")) if path.is_dir() else [path]
     if not programs:
         raise UserError(f"no .pte file in {path}")
@@ -321,9 +348,10 @@ def _check(path: Path, on: str, core: Annotated[int, Range(0, 4095)] | None) -> 
         name = runner.machine.name
         for program in progress.track(programs, f"running on {name}", unit="programs"):
             one = compare(runner, program, features)
+            here = "" if one.text == one.here else f" (here: {one.here})"
             progress.tell(
                 f"{program}: on {name} as here, a log-probability differs by "
-                f"{one.max_abs_error:.1e} at most; {cost(program)}; hears: {one.text}"
+                f"{one.max_abs_error:.1e} at most; {cost(program)}; hears: {one.text}{here}"
             )
 
 

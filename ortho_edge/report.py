@@ -31,7 +31,7 @@ class Arguments:
     transcripts.tsv and audio/<utterance>.flac. The error rates of training stand there anyway."""
     data: Path | None = None
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
-    synthetic: Path | None = None
+    synthetic: tuple[Path, ...] = ()
     """Synthesised voices, which are part of digits/dev when training had them."""
     threads: Threads = 1
     """CPU threads."""

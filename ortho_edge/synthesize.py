@@ -13,7 +13,7 @@ from ortho_edge.options import Range, Seed
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Speak digits and digit strings with espeak-ng, flite and festival; write them as a corpus."""
+    """Speak digits and strings of digits with espeak-ng, flite and festival, or with Kokoro."""
 
     out: Path
     """Folder to create; it appears complete or not at all."""
@@ -21,6 +21,11 @@ class Arguments:
     """Fixes every draw of rate, pitch, level and digits."""
     takes: Annotated[int, Range(1, 1000)] = 8
     """Takes of each of the ten digits per voice."""
+    kokoro: Path | None = None
+    """Speak with Kokoro instead (extra `kokoro`): folder of its voices, such as package/voices of
+    `npm pack kokoro-js@1.2.1`. Interrupted, the same command goes on."""
+    voices: Annotated[int, Range(1, 100_000)] = 100
+    """Voices of --kokoro: its 28 English ones first, then blends of these."""
 
 
 def main(arguments: Arguments) -> None:
@@ -29,8 +34,17 @@ def main(arguments: Arguments) -> None:
     Raises:
         UserError: the folder exists or a synthesiser is missing.
     """
+    from ortho_edge.data.kokoro import synthesize_kokoro
     from ortho_edge.data.synthesis import synthesize_corpus
 
+    if arguments.kokoro is not None:
+        number = arguments.voices
+        print(
+            synthesize_kokoro(
+                arguments.out, voices=arguments.kokoro, number=number, seed=arguments.seed
+            )
+        )
+        return
     print(synthesize_corpus(arguments.out, takes=arguments.takes, seed=arguments.seed))
 
 

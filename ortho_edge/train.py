@@ -33,7 +33,7 @@ class Arguments:
     data: Path | None = None
     """Folder of the corpora, by default ORTHO_EDGE_DATA, else ../shared/data; for librispeech_512
     and tedlium2_384 what `python -m ortho_edge.prepare` wrote."""
-    synthetic: Path | None = None
+    synthetic: tuple[Path, ...] = ()
     """Synthesised voices made by `python -m ortho_edge.synthesize`, for the digits recipe."""
     steps: Annotated[int, Range(2, 10**9)] | None = None
     """Updates, instead of the recipe's number."""
@@ -49,6 +49,9 @@ class Arguments:
     target and nothing else) or full (the full network and nothing else)."""
     subnet_of: Path | None = None
     """Checkpoint whose subnet of the same target method alone trains anew."""
+    loss_weighting: str | None = None
+    """How the subnets' losses are weighed: focal (as released with the paper), detached or
+    constant, instead of the recipe's."""
     distill: Annotated[float, Range(0, 10**6)] | None = None
     """Weight of the subnets' divergence from the full network's posteriors; none by default."""
     any_budget: bool = False
@@ -94,6 +97,7 @@ def main(arguments: Arguments) -> None:
             ("criterion", arguments.criterion),
             ("granularity", arguments.granularity),
             ("method", arguments.method),
+            ("loss_weighting", arguments.loss_weighting),
             ("distill", arguments.distill),
             ("any_budget", arguments.any_budget or None),
             ("targets", tuple(map(_target, arguments.targets)) or None),

@@ -89,10 +89,11 @@ def random_demands(rng: np.random.Generator) -> list[Demand]:
     return demands
 
 
-def test_of_a_thousand_budgets_none_is_exceeded(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize("number", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_of_random_budgets_none_is_exceeded(number: int, checkpoint: Checkpoint) -> None:
     rng = np.random.default_rng(3)
     chosen = refused = composed = 0
-    for _ in range(1000):
+    for _ in range(number):
         demands = random_demands(rng)
         sources: list[Source] = ["trained", "any"]
         for source in sources:
@@ -109,7 +110,7 @@ def test_of_a_thousand_budgets_none_is_exceeded(checkpoint: Checkpoint) -> None:
                 assert over(demand, subnet) == []
                 assert one.device == demand.profile.name
                 assert all("\n" not in line for line in one.explanation())
-    assert min(chosen, refused, composed) > 20, "the budgets were too easy or too hard"
+    assert min(chosen, refused, composed) > number / 50, "the budgets were too easy or too hard"
 
 
 def check_refusal(

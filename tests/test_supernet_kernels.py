@@ -10,7 +10,7 @@ from torch import Tensor
 from ortho_edge.conformer.architecture import Architecture
 from ortho_edge.subnet import Subnet, stack_gates
 from ortho_edge.supernet import Regularization, Supernet
-from ortho_edge.training.losses import ctc_losses, focal_weights
+from ortho_edge.training.losses import ctc_losses, subnet_weights
 from ortho_kernels import dispatch
 from ortho_kernels.worklist import SubnetPlan, refill
 from tests.tolerances import tolerance
@@ -51,7 +51,7 @@ def loss(
         rates or Regularization(), plan,
     )  # fmt: skip
     losses = ctc_losses(log_probs, lengths, tokens, torch.tensor([4, 3]))
-    return (focal_weights(losses) * losses).sum()
+    return (subnet_weights(losses, "focal") * losses).sum()
 
 
 def loss_and_gradients(supernet: Supernet, gates: Tensor) -> dict[str, Tensor]:

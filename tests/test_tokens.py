@@ -14,7 +14,9 @@ WORDS = ("BAD", "BE", "BEAD", "A")
 TABLE = character_tokens(WORDS, LETTERS)
 spelled_words = st.lists(st.text(LETTERS, min_size=1, max_size=6) | st.sampled_from(WORDS))
 symbol_sets = st.lists(
-    st.text(min_size=1, max_size=4).filter(lambda text: text.split() == [text] and text != BLANK),
+    st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=4).filter(
+        lambda text: text.split() == [text] and text != BLANK
+    ),
     unique=True,
     max_size=8,
 )

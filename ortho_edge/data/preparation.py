@@ -16,9 +16,10 @@ import gzip
 import io
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,9 @@ from lhotse.cut.set import LazyCutMixer
 from ortho_edge.atomic import write_atomically
 from ortho_edge.cli import UserError
 from ortho_edge.data.archives import ARCHIVES, musan_noise
+from ortho_edge.data.cut_files import read_cuts
 from ortho_edge.data.waveforms import each_cut
+from ortho_edge.json_files import number, read_json, shown, table, text, whole
 from ortho_edge.lexicon import Lexicon, lexicon_tokens, with_lexicon
 from ortho_edge.tokens import Tokens, character_tokens, sentencepiece_tokens
 
@@ -37,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 DESCRIPTION, SYMBOLS, PIECES, LEXICON = "prepared.json", "tokens.txt", "bpe.model", "lexicon.txt"
 TEXT, UNSPELLED, NOISE = "text.txt", "oov.tsv", "noise"
+PART_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
 
 NOISE_PROBABILITY = 0.5
@@ -103,9 +107,36 @@ class Facts:
             UserError: It is damaged.
         """
         try:
-            return cls(**json.loads((folder / DESCRIPTION).read_text("utf-8")))
-        except (OSError, TypeError, ValueError) as error:
+            content = table(read_json(folder / DESCRIPTION), DESCRIPTION)
+            known = [one.name for one in fields(cls)]
+            if unknown := [name for name in content if name not in known]:
+                raise ValueError(f"unknown entry {shown(unknown[0])}; known: {', '.join(known)}")
+            for name in ("corpus", "source"):
+                text(content.get(name), name)
+            for name in ("units", "noise"):
+                if content.get(name):
+                    text(content[name], name)
+            whole(content.get("unspelled_utterances", 0), "unspelled_utterances")
+            for name, part in table(content.get("parts", {}), "parts").items():
+                _check_part(name, table(part, f"parts.{name}"))
+            return cls(**content)
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder / DESCRIPTION} is damaged: {error}") from error
+
+
+def _check_part(name: str, part: dict[str, Any]) -> None:
+    """Checks an entry of `parts`, whose name becomes that of a file.
+
+    Raises:
+        KeyError: Something is missing.
+        ValueError: Something is out of type or range.
+    """
+    if not PART_NAME.fullmatch(name):
+        raise ValueError(f"parts names {shown(name)}: a name is letters, digits, '-', '_' and '.'")
+    whole(part["utterances"], f"parts.{name}.utterances")
+    number(part["hours"], f"parts.{name}.hours", 0.0)
+    for reason, count in table(part["dropped"], f"parts.{name}.dropped").items():
+        whole(count, f"parts.{name}.dropped.{reason}")
 
 
 def prepare(wanted: Preparation) -> Facts:
@@ -201,8 +232,8 @@ def _write_symbols(wanted: Preparation, lexicon: Lexicon | None, training: Seque
     else:
         tokens = _word_pieces(texts, wanted.num_pieces, wanted.out / PIECES)
     unspelled, words = 0, Counter()
-    for text in texts:
-        wrong = [word for word in text.split() if not _spells(tokens, word)]
+    for one in texts:
+        wrong = [word for word in one.split() if not _spells(tokens, word)]
         unspelled += bool(wrong)
         words.update(wrong)
     lines = (f"{word}\t{count}\n" for word, count in words.most_common())
@@ -246,7 +277,7 @@ def _word_pieces(texts: Sequence[str], num_pieces: int, path: Path) -> Tokens:
 
 
 def _read_cuts(folder: Path, name: str) -> CutSet:
-    return CutSet.from_jsonl_lazy(folder / "cuts" / f"{name}.jsonl.gz")
+    return read_cuts(folder / "cuts" / f"{name}.jsonl.gz", with_text=name != NOISE)
 
 
 @dataclass(frozen=True)
@@ -318,11 +349,14 @@ class PreparedCorpus:
             cuts = CutSet.mux(*map(self.cuts, parts), weights=sizes, seed=0)
         if self.facts.noise is None:
             return cuts
+        noise = _read_cuts(self.folder, NOISE).to_eager()
+        if not noise:
+            raise UserError(f"{self.folder / 'cuts' / NOISE}.jsonl.gz holds no noise to mix in")
         # Stateless, unlike CutSet.mix: an epoch has the same noise however often it is begun.
         return CutSet(
             LazyCutMixer(
                 cuts,
-                _read_cuts(self.folder, NOISE).to_eager(),
+                noise,
                 snr=NOISE_SNR_DB,
                 mix_prob=NOISE_PROBABILITY,
                 preserve_id="left",

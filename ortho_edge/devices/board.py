@@ -70,6 +70,17 @@ class Condition:
         return f"clock at most {allowed}, hottest sensor {heat}"
 
 
+def checked_name(name: str) -> str:
+    """The name, if a profile can have it.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if PROFILE_NAME.fullmatch(name) is None or name == HOST:
+        raise UserError(f"--name must be letters, digits, - and _, and not {HOST}, but is {name!r}")
+    return name
+
+
 @dataclass(frozen=True, kw_only=True)
 class Board:
     """A device.
@@ -120,11 +131,7 @@ class Board:
         """
         if name is None:
             name = re.sub("[^a-z0-9]+", "-", self.model.lower()).strip("-")
-        if PROFILE_NAME.fullmatch(name) is None or name == HOST:
-            raise UserError(
-                f"--name must be letters, digits, - and _, and not {HOST}, but is {name!r}"
-            )
-        return name
+        return checked_name(name)
 
     def hardware(self, core: int) -> Hardware:
         """The facts for a profile whose costs are for a core."""

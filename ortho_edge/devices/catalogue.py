@@ -97,7 +97,7 @@ def read_profile(path: Path) -> DeviceProfile:
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"device profile {path} cannot be read: {error}") from error
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 from ortho_edge.components import Granularity
+from ortho_edge.training.losses import LossWeighting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,9 @@ class TrainingConfig:
     """How often method `zero-out` zeroes groups in stage 1."""
     stage1_fraction: float = 0.6
     """Share of the updates that learn the selection."""
+    loss_weighting: LossWeighting = "focal"
+    """How the subnets' CTC losses are weighed against the full network's: as released, `detached`
+    (its factor left out of the gradient) or `constant`."""
     distill: float = 0.0
     """Weight of the subnets' divergence from the full network's posteriors; 0 for none."""
     any_budget: bool = False
@@ -78,6 +83,11 @@ class TrainingConfig:
             raise ValueError(f"zero_outs must be at least 1, not {self.zero_outs}")
         if self.kept is not None and self.method != "alone":
             raise ValueError(f"only method alone trains a given subnet, not {self.method}")
+        if self.loss_weighting not in get_args(LossWeighting):
+            raise ValueError(
+                f"loss_weighting must be one of {', '.join(get_args(LossWeighting))}, "
+                f"not {self.loss_weighting!r}"
+            )
         if not 0 <= self.distill < math.inf:
             raise ValueError(f"distill must be 0 or more, not {self.distill}")
         if not 0 < self.stage1_fraction < 1:

@@ -1,6 +1,6 @@
 """What each recipe trains and is evaluated on: epochs of cuts, evaluation sets, symbols."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from ortho_edge.data.alignment import spread_evenly
 from ortho_edge.data.audio import AudioError
 from ortho_edge.data.digit_strings import digit_strings
 from ortho_edge.data.preparation import CHARACTERS, PreparedCorpus
+from ortho_edge.data.sounds import TRAINED, sound_cuts
 from ortho_edge.data.waveforms import each_cut, load_cut, shared_cache
 from ortho_edge.tokens import Tokens, character_tokens
 
@@ -25,6 +26,8 @@ HELD_OUT_SPEAKER = "theo"
 TRAINING_TAKES = tuple(range(5, 50))
 TEST_TAKES = tuple(range(5))
 """The official test takes; used as development data for the speakers that are trained on."""
+
+SOUND_SECONDS = (0.5, 6.0)
 
 CUTS_FOR_DIGEST = 100_000
 
@@ -67,11 +70,11 @@ class DataOptions:
 
     Attributes:
         root: Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data.
-        synthetic: Folder made by `python -m ortho_edge.synthesize`, or none.
+        synthetic: Folders made by `python -m ortho_edge.synthesize`.
     """
 
     root: Path | None = None
-    synthetic: Path | None = None
+    synthetic: tuple[Path, ...] = ()
 
 
 def is_digits(text: str) -> bool:
@@ -100,18 +103,19 @@ def string_lengths(progress: float) -> tuple[int, int]:
 
 
 def digits_corpus(
-    options: DataOptions, *, digit_copies: int = 4, other_sentences: int = 360
+    options: DataOptions, *, digit_copies: int = 4, other_sentences: int = 360, sounds: int = 0
 ) -> Corpus:
     """Digit strings of few voices, made many by augmentation, and speech of many speakers.
 
     An epoch holds strings concatenated from FSDD recordings (without `HELD_OUT_SPEAKER`), strings
-    of synthesised voices where `options.synthetic` names them, the digit sentences of
+    of synthesised voices where `options.synthetic` names some, the digit sentences of
     speechocean762 several times and a sample of its other sentences, spelled in characters.
 
     Args:
         options: Where data is.
         digit_copies: How often an epoch holds each digit sentence of speechocean762.
         other_sentences: How many of its other sentences an epoch holds.
+        sounds: How many sounds that are no speech an epoch holds, once words are being learned.
     """
     root = corpora.data_root(options.root)
     fsdd = corpora.fsdd(root)
@@ -133,6 +137,7 @@ def digits_corpus(
         if progress >= 0.05:
             chosen = rng.choice(len(others), size=min(other_sentences, len(others)), replace=False)
             cuts += [others[index] for index in chosen]
+            cuts += sound_cuts(tuple(TRAINED), sounds, SOUND_SECONDS, epoch)
         return CutSet.from_cuts(cuts)
 
     dev_takes = corpora.fsdd(root, speakers=speakers, takes=TEST_TAKES).to_eager()
@@ -173,10 +178,10 @@ class _SyntheticVoices:
     held_out: list[Cut]
 
     @classmethod
-    def load(cls, folder: Path | None) -> "_SyntheticVoices":
-        if folder is None:
+    def load(cls, folders: Sequence[Path]) -> "_SyntheticVoices":
+        if not folders:
             return cls(CutSet.from_cuts([]), [], [])
-        cuts = list(corpora.synthetic(folder))
+        cuts = [cut for folder in folders for cut in each_cut(corpora.synthetic(folder))]
         voices = sorted({str(cut.supervisions[0].speaker) for cut in cuts})
         kept_back = set(voices[5::12])
         training = [cut for cut in cuts if cut.supervisions[0].speaker not in kept_back]

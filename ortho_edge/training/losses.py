@@ -1,5 +1,7 @@
 """CTC losses of stacked subnets and how they are weighed against each other."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -84,11 +86,28 @@ def distillation_losses(
     return divergence.masked_fill(beyond, 0).sum((1, 2)) / (num_frames or lengths.sum())
 
 
-def focal_weights(losses: Tensor) -> Tensor:
-    """Weight 1 for the full network (first), `1 - exp(-loss)` for each subnet (section 4).
+LossWeighting = Literal["focal", "detached", "constant"]
+"""How a subnet's CTC loss L is weighed against the full network's, whose weight is 1.
 
-    The weights are constants to the gradient: a subnet that is already good pulls less.
+`focal` is what was released with the paper: L is multiplied by 1 - exp(-L) and the gradient goes
+through that factor too. `detached` leaves the factor out of the gradient, so that late in training,
+at losses of 0.05, subnets hardly learn. `constant` is 1.
+"""
+
+
+def subnet_weights(losses: Tensor, weighting: LossWeighting) -> Tensor:
+    """What the gradient of each loss counts, as constants: 1 for the full network (first).
+
+    The gradient of (1 - exp(-L)) L is 1 - exp(-L) + L exp(-L) times that of L, so the factor's own
+    gradient needs no graph, and a batch may be computed in parts.
+
+    Args:
+        losses: (S,), of the whole batch.
+        weighting: Of the subnets.
     """
-    weights = -torch.expm1(-losses.detach())
+    losses = losses.detach()
+    weights = torch.ones_like(losses) if weighting == "constant" else -torch.expm1(-losses)
+    if weighting == "focal":
+        weights = weights + losses * torch.exp(-losses)
     weights[0] = 1.0
     return weights

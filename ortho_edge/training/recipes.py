@@ -62,7 +62,7 @@ def digits() -> Recipe:
             kernel_size=15, front_end="strided", front_end_channels=(16, 32),
             feature_normalization="utterance",
         ),
-        corpus=digits_corpus,
+        corpus=partial(digits_corpus, sounds=160),
         cache_audio=True,
         training=TrainingConfig(
             num_steps=4000,
@@ -75,6 +75,8 @@ def digits() -> Recipe:
             final_learning_rate=1e-6,
             cycle_fractions=(0.1, 0.7, 0.2),
             score_learning_rate_factor=5.0,
+            loss_weighting="constant",
+            distill=0.5,
             stage1_fraction=0.4,
             alignment_fraction=0.3,
             initial_temperature=1.0,
@@ -118,6 +120,7 @@ def digits_small() -> Recipe:
             base.training,
             num_steps=800,
             targets=(0.75, 0.55, 0.38, 0.22),
+            distill=0.0,  # methods are compared with it and without
             batch_seconds=24.0,
             peak_learning_rate=2e-3,
             alignment_fraction=0.6,
@@ -147,6 +150,7 @@ def speechocean762() -> Recipe:
             final_learning_rate=1e-6,
             cycle_fractions=(0.2, 0.7, 0.1),
             score_learning_rate_factor=10.0,
+            loss_weighting="constant",
             initial_temperature=1.0,
             final_temperature=0.05,
             weight_decay=1e-2,

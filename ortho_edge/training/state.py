@@ -4,14 +4,11 @@ Randomness is derived from (seed, step) and (seed, epoch, cut), so no generator 
 file is safetensors, with the counters as JSON in its header; nothing in it can execute.
 """
 
-import hashlib
 import json
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +17,8 @@ from torch import Tensor, nn
 
 from ortho_edge.atomic import write_atomically
 from ortho_edge.cli import UserError
+from ortho_edge.json_files import array, number, parse_json, shown, table, text, whole
+from ortho_edge.training.state_tensors import checked_tensors, state_digest
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,10 @@ STATE_FILE = "training_state.safetensors"
 TRAINING_DATA, DEVELOPMENT_DATA = "training data", "development data"
 """Settings of a run that hold `cuts`, `hours` and `digest`."""
 
-_DAMAGES = (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
+DIGEST = "sha256"
+COUNTERS = ("step", "epoch", "epoch_start", "position")
+MOST_BATCHES = 2**40
+"""More than any run has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,36 +57,17 @@ class Progress:
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises ValueError naming the field and the value that no run can have."""
-        counts = {
-            name: getattr(self, name) for name in ("step", "epoch", "epoch_start", "position")
-        }
-        counts |= {f"skipped {name!r}": number for name, number in self.skipped.items()}
-        if self.collisions is not None:
-            counts["collisions"] = self.collisions
-        for name, number in counts.items():
-            if type(number) is not int or not 0 <= number < 2**53:
-                raise ValueError(f"{name} is {number!r}")
-        if self.epoch_start > self.step:
-            raise ValueError(f"epoch_start is {self.epoch_start}, after step {self.step}")
-        if self.entropy is not None and not 0 <= self.entropy < math.inf:
-            raise ValueError(f"entropy is {self.entropy!r}")
-        for number in (one for kept in self.selected or () for one in kept):
-            if type(number) is not int or number < 0:
-                raise ValueError(f"selected holds {number!r}")
-
-    @classmethod
-    def of(cls, table: Mapping[str, Any]) -> "Progress":
-        """From what `asdict` made, read as JSON.
-
-        Raises:
-            TypeError, ValueError: It is something else.
-        """
-        if unknown := {*table} ^ {one.name for one in fields(cls)}:
-            raise ValueError(f"the progress has other fields: {', '.join(sorted(unknown))}")
-        selected = table["selected"]
-        kept = None if selected is None else tuple(tuple(one) for one in selected)
-        return cls(**{**table, "selected": kept})
+        """Raises ValueError when the numbers contradict each other."""
+        if not 0 <= self.epoch_start <= self.step:
+            raise ValueError(f"epoch_start {self.epoch_start} is not from 0 to step {self.step}")
+        # An update uses a batch, and no epoch goes without one.
+        if self.position < self.step - self.epoch_start:
+            raise ValueError(
+                f"position {self.position} is less than the {self.step - self.epoch_start} updates "
+                "of the epoch"
+            )
+        if not 0 <= self.epoch <= self.step:
+            raise ValueError(f"epoch {self.epoch} is not from 0 to step {self.step}")
 
 
 def save_state(
@@ -100,11 +83,11 @@ def save_state(
         run: What must be equal when the run goes on (JSON values).
     """
     tensors: dict[str, Tensor] = {f"model.{name}": t for name, t in model.state_dict().items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     header = {"progress": json.dumps(asdict(progress)), "run": json.dumps(run)}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header["digest"] = _digest(header, contiguous)
+    header[DIGEST] = state_digest(header, contiguous)
     write_atomically(folder / STATE_FILE, save(contiguous, metadata=header))
 
 
@@ -120,37 +103,65 @@ def load_state(
     if not path.exists():
         return Progress()
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # States from before it have none.
-        if header.get("digest", wanted := _digest(header, tensors)) != wanted:
-            raise ValueError("its digest is another than that of its content")
-        progress = Progress.of(json.loads(header["progress"]))
-        _compare(folder, json.loads(header["run"]), json.loads(json.dumps(run)))
-        _restore(model, optimizer, tensors)
-    except _DAMAGES as error:
+        header, tensors = _read(path)
+        saved_run = table(parse_json(header["run"], "run"), "run")
+        progress = read_progress(parse_json(header["progress"], "progress"))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
+    if progress.step > run.get("num_steps", progress.step):
+        raise UserError(f"{path} is damaged: it has {progress.step} of {run['num_steps']} updates")
+    _compare(folder, saved_run, json.loads(json.dumps(run)))
+    try:
+        weights, moments = checked_tensors(tensors, model, optimizer)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    model.load_state_dict(weights)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     return progress
 
 
-def _restore(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
-    """Loads weights and moments.
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header's texts and the tensors, as they were written."""
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+        # Copies: what the optimiser goes on with must not lie in the file.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    stated = header.pop(DIGEST, None)
+    # States of earlier versions have none.
+    if stated is not None and stated != state_digest(header, tensors):
+        raise ValueError("its content is not what was written")
+    return header, tensors
+
+
+def read_progress(content: object) -> Progress:
+    """A run's progress from its JSON.
 
     Raises:
-        KeyError, RuntimeError, TypeError, ValueError: They are not those of this model.
+        ValueError: An entry is missing, unknown or out of type or range.
     """
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, key = name.split(".", 2)
-            moments.setdefault(int(number), {})[key] = tensor
-    model.load_state_dict(
-        {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    entries = table(content, "progress")
+    names = [one.name for one in fields(Progress)]
+    if set(entries) != set(names):
+        different = sorted(set(entries) ^ set(names))
+        raise ValueError(f"progress has or lacks {shown(different[0])}; it has {', '.join(names)}")
+    selected, entropy, collisions = (entries[one] for one in ("selected", "entropy", "collisions"))
+    return Progress(
+        **{name: whole(entries[name], name, 0, MOST_BATCHES) for name in COUNTERS},
+        selected=None if selected is None else tuple(map(_kept, array(selected, "selected"))),
+        entropy=None if entropy is None else number(entropy, "entropy"),
+        collisions=None if collisions is None else whole(collisions, "collisions"),
+        skipped={
+            text(reason, "skipped"): whole(count, f"skipped.{reason}")
+            for reason, count in table(entries["skipped"], "skipped").items()
+        },
     )
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+
+
+def _kept(value: object) -> tuple[int, ...]:
+    kept = [whole(one, "selected") for one in array(value, "selected")]
+    if kept != sorted(set(kept)):
+        raise ValueError(f"selected must be ascending and distinct, not {shown(kept)}")
+    return tuple(kept)
 
 
 def _compare(folder: Path, saved: dict, wanted: dict) -> None:
@@ -177,13 +188,3 @@ def _difference(key: str, saved: object, wanted: object) -> str:
     if there == here:
         return f"{key} ({there}, with other names, lengths or texts)"
     return f"{key} ({there} there, {here} here)"
-
-
-def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over everything that a state holds."""
-    digest = hashlib.sha256(json.dumps([header.get("progress"), header.get("run")]).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -131,6 +131,8 @@ class Trainer:
         for name in ("distill", "any_budget"):
             if not settings[name]:
                 del settings[name]
+        if settings["loss_weighting"] == "detached":
+            del settings["loss_weighting"]
         if (chunks := self.problem.space.architecture.front_end_chunks) > 1:
             settings["front_end_chunks"] = chunks
         return {

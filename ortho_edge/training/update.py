@@ -23,8 +23,8 @@ from ortho_edge.training.distributed import Ranks
 from ortho_edge.training.losses import (
     ctc_losses,
     distillation_losses,
-    focal_weights,
     frame_losses,
+    subnet_weights,
 )
 from ortho_edge.training.optimization import SupernetTraining
 from ortho_edge.training.parts import BatchCounts, silence, split
@@ -99,7 +99,7 @@ class Updater:
                 log_probs, lengths = self._forward(part, number, forward, rates, step)
                 losses = present * self._ctc(log_probs, lengths, part, counts)
                 if weights is None:
-                    weights = focal_weights(self.ranks.total(losses))
+                    weights = subnet_weights(self.ranks.total(losses), self.config.loss_weighting)
                 loss, divergence = self._sum(
                     losses, weights, log_probs, lengths, part, counts, step
                 )
@@ -129,6 +129,8 @@ class Updater:
         """
         if self.accumulate == 1:
             return None
+        if self.config.loss_weighting == "constant":
+            return torch.ones(len(chosen.heads), device=chosen.gates.device)
         losses = torch.zeros(len(chosen.heads), device=chosen.gates.device)
         if len(chosen.heads) > 1:
             subnets = replace(
@@ -143,7 +145,7 @@ class Updater:
                     log_probs, lengths = self._forward(part, number, subnets, rates, step)
                     losses[1:] += self._ctc(log_probs, lengths, part, counts)
             losses = self.ranks.total(losses)
-        return focal_weights(losses)
+        return subnet_weights(losses, self.config.loss_weighting)
 
     def _forward(
         self, part: Batch, number: int, chosen: Step, rates: Regularization, step: int

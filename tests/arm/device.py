@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ CLOCKS = {
 PLAIN_LOADER = f"""\
 #!/bin/sh
 shift 2
-exec {sys.executable} -SE "$@"
+exec {shlex.quote(sys.executable)} -SE "$@"
 """
 
 
@@ -83,12 +84,13 @@ def make_device(root: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
     for folder in ("bin", "tmp", "tools", "proc", "sys/class/thermal/thermal_zone0"):
         (root / folder).mkdir(parents=True)
     device = Device(root=root)
-    standin = Path(__file__).with_name("standin.py").read_text("utf-8")
+    # The first line of a script takes neither a long path nor one with a space.
+    standin = shlex.join([sys.executable, "-SE", str(Path(__file__).with_name("standin.py"))])
     for name in ("adb", "ssh"):
-        executable(root / "tools" / name, f"#!{sys.executable} -SE\n{standin}")
+        executable(root / "tools" / name, f'#!/bin/sh\nexec {standin} {name} "$@"\n')
     device.program("uname", '#!/bin/sh\n[ "$1" = -m ] && echo aarch64 || echo Linux 6.1\n')
     (root / "properties").write_text(PROPERTIES)
-    device.program("getprop", f"#!/bin/sh\ncat {root}/properties\n")
+    device.program("getprop", f"#!/bin/sh\ncat {shlex.quote(str(root))}/properties\n")
     (root / "proc" / "cpuinfo").write_text(CPUINFO)
     (root / "proc" / "meminfo").write_text("MemTotal:        7812500 kB\n")
     (root / "sys/class/thermal/thermal_zone0/temp").write_text("41500\n")

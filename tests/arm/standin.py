@@ -1,12 +1,13 @@
 """Stands in for `adb` and `ssh`: a device that is a folder of this machine.
 
-Installed under either name, it takes the arguments that the real one takes, hands the line for the
+Called with either name, it takes the arguments that the real one takes, hands the line for the
 device to a shell as the real one does, and logs what it was given. System files that the line names
 are those of the folder; a loader for Arm that arrives there is run by QEMU.
 """
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +69,9 @@ def emulate() -> None:
             continue
         loader.rename(real)
         real.chmod(0o700)
-        loader.write_text(f'#!/bin/sh\nexec qemu-aarch64 -cpu cortex-a76 -L {ROOT} {real} "$@"\n')
+        command = shlex.join(["qemu-aarch64", "-cpu", "cortex-a76", "-L", str(ROOT), str(real)])
+        loader.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[0]).name, sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,7 +1,8 @@
-"""The tiny checkpoint and what the export command makes of it, once per session."""
+"""The tiny checkpoint and what the export command makes of it, once per run."""
 
 import contextlib
 import io
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,11 @@ from ortho_edge.checkpoint import save_checkpoint
 from ortho_edge.data.audio import SAMPLE_RATE
 from ortho_edge.export import Arguments, main
 from ortho_edge.precision import Precision
+from ortho_export import writing
 from tests.export.tiny import Exported, bursts, tiny_checkpoint
+from tests.made_once import made_once
+
+PRINTED = "printed.txt"
 
 
 def save_tiny(folder: Path, spread: float = 20) -> Path:
@@ -27,20 +32,19 @@ def save_tiny(folder: Path, spread: float = 20) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint as a folder, with a sample clip."""
-    return save_tiny(tmp_path_factory.mktemp("checkpoint") / "tiny")
+    return made_once(tmp_path_factory, "checkpoint", _save) / "tiny"
 
 
 @pytest.fixture(scope="session")
 def exported(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """What `python -m ortho_edge.export` writes and prints for the tiny checkpoint."""
-    return _export(checkpoint_folder, tmp_path_factory.mktemp("exports") / "device")
+    return _exported(tmp_path_factory, checkpoint_folder)
 
 
 @pytest.fixture(scope="session")
 def exported_int8(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The same in int8."""
-    folder = tmp_path_factory.mktemp("exports") / "device"
-    return _export(checkpoint_folder, folder, precision="int8")
+    return _exported(tmp_path_factory, checkpoint_folder, precision="int8")
 
 
 @pytest.fixture(scope="session")
@@ -50,27 +54,38 @@ def exported_audio(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     Its outputs are spread less: what two float32 Fourier transforms differ by in faint bins comes
     out twenty times as large otherwise, with kaldi-native-fbank as much as with this one.
     """
-    folder = tmp_path_factory.mktemp("audio")
-    return _export(save_tiny(folder / "tiny", spread=5), folder / "device", "audio")
+    checkpoint = made_once(tmp_path_factory, "checkpoint-audio", partial(_save, spread=5)) / "tiny"
+    return _exported(tmp_path_factory, checkpoint, "audio")
 
 
-def _export(
+def _save(folder: Path, spread: float = 20) -> None:
+    save_tiny(folder / "tiny", spread)
+
+
+def _exported(
+    factory: pytest.TempPathFactory,
     checkpoint: Path,
-    folder: Path,
     takes: Literal["features", "audio"] = "features",
     precision: Precision = "fp32",
 ) -> Exported:
-    printed = io.StringIO()
-    arguments = Arguments(
-        device="pixel8", checkpoint=checkpoint, out=folder, latency_ms=1e3,
-        size_mb=2.0 if takes == "audio" else 1.0, input=takes, precision=precision,
-    )  # fmt: skip
-    with contextlib.redirect_stdout(printed):
-        main(arguments)
+    def export(folder: Path) -> None:
+        printed = io.StringIO()
+        arguments = Arguments(
+            device="pixel8", checkpoint=checkpoint, out=folder / "exports" / "device",
+            latency_ms=1e3, size_mb=2.0 if takes == "audio" else 1.0, input=takes,
+            precision=precision,
+        )  # fmt: skip
+        # Another process would import for longer than it writes, and test_writing.py has those.
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            patch.setattr(writing, "num_workers", lambda: 1)
+            main(arguments)
+        (folder / PRINTED).write_text(printed.getvalue(), "utf-8")
+
+    folder = made_once(factory, f"exported-{takes}-{precision}", export)
     return Exported(
         checkpoint=checkpoint,
-        folder=folder,
-        printed=printed.getvalue(),
+        folder=folder / "exports" / "device",
+        printed=(folder / PRINTED).read_text("utf-8"),
         input=takes,
         precision=precision,
     )

@@ -65,6 +65,7 @@ def exists(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_left")
 def test_two_processes_write_what_one_does() -> None:
     jobs = [job(precision="int8"), job(EXECUTORCH)]

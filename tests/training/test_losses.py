@@ -2,14 +2,18 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
+import pytest
 import torch
+from torch import Tensor
 
 from ortho_edge.training.losses import (
+    LossWeighting,
     ctc_losses,
     distillation_losses,
-    focal_weights,
     frame_losses,
+    subnet_weights,
 )
 from tests.tolerances import tolerance
 
@@ -38,12 +42,34 @@ def test_losses_equal_the_sum_over_all_paths_per_frame() -> None:
         torch.testing.assert_close(losses[subnet], torch.tensor(expected / 8), rtol=1e-5, atol=1e-6)
 
 
-def test_focal_weights_are_constants_and_spare_the_full_network() -> None:
-    losses = torch.tensor([0.7, 0.2, 1.5], requires_grad=True)
-    (focal_weights(losses) * losses).sum().backward()
-    expected = torch.tensor([1.0, 1 - math.exp(-0.2), 1 - math.exp(-1.5)])
-    assert losses.grad is not None
-    torch.testing.assert_close(losses.grad, expected)
+def test_no_words_cost_what_their_blanks_cost() -> None:
+    log_probs = torch.randn(2, 2, 5, 3).log_softmax(-1)
+    nothing, lengths = torch.tensor([], dtype=torch.int64), torch.tensor([5, 3])
+    losses = ctc_losses(log_probs, lengths, nothing, torch.tensor([0, 0]))
+    blank = log_probs[..., 0]
+    expected = -(blank[:, 0].sum(-1) + blank[:, 1, :3].sum(-1)) / 8
+    torch.testing.assert_close(losses, expected, **tolerance("float32_reordered"))
+
+
+LOSSES = (0.7, 0.2, 1.5, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "weighed"),
+    [
+        ("focal", lambda loss: (1 - torch.exp(-loss)) * loss),
+        ("detached", lambda loss: (1 - torch.exp(-loss.detach())) * loss),
+        ("constant", lambda loss: loss),
+    ],
+)
+def test_weights_give_the_gradient_of_weighed_subnets_and_spare_the_full_network(
+    weighting: LossWeighting, weighed: Callable[[Tensor], Tensor]
+) -> None:
+    losses = torch.tensor(LOSSES, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(losses[0] + weighed(losses[1:]).sum(), losses)
+    weights = subnet_weights(losses, weighting)
+    assert not weights.requires_grad
+    torch.testing.assert_close(weights, expected, **tolerance("float64_reordered"))
 
 
 def test_frame_losses_average_the_known_frames_alone() -> None:

@@ -42,7 +42,6 @@ def export(request: ExportRequest) -> Export:
     """
     check_out(request.out)
     _check(request)
-    python()
     checkpoint = load_checkpoint(request.checkpoint)
     demand = Demand(
         profile=request.profile, budget=request.budget, runtimes=(ETHOS_U,), precision=PRECISION
@@ -60,6 +59,7 @@ def export(request: ExportRequest) -> Export:
     )
     speech = None if request.dev_set is None else (request.dev_set.name, request.dev_set.cuts)
     windows = speech_windows(load_sample(request.checkpoint), speech, checkpoint.tokens, frames)
+    python()
     with atomic_folder(request.out) as folder, tempfile.TemporaryDirectory() as exchange:
         answer = _lower(Path(exchange), request.profile, checkpoint, selection, facts, windows)
         compiled = _findings(request.profile, selection, encoder, facts, windows, answer)
