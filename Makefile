@@ -9,6 +9,7 @@ VENV ?= .venv
 DEVICE ?= pixel8
 ETHOS_U ?= .venv-ethos-u
 CASES ?= 10000
+KILLED ?= --training 20 --export 50 --prepare 20
 
 # The environment is up to date when it carries a stamp named after what went into it.
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 # tests/conftest.py puts them; more than four processes want too much memory.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help export test test-slow test-portable test-arm attack shapes lint format types bench \
+.PHONY: help export test test-slow test-portable test-arm test-killed attack shapes lint format types bench \
 	profiles docs dist install dev ethos-u clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,6 +41,9 @@ test-portable: $(DEV_STAMP) ## run tests once more as on other machines: older p
 
 test-arm: $(DEV_STAMP) ## run every shipped size on emulated Arm cores (needs qemu-user and a cross compiler)
 	ORTHO_EDGE_ARM=all $(BIN)/python -m pytest -m arm
+
+test-killed: $(DEV_STAMP) ## kill training, export and preparation at random: what they leave is whole
+	$(BIN)/python -m tests.robustness $(KILLED)
 
 attack: $(DEV_STAMP) ## read CASES (10000) damaged files of every kind: each is refused in one line or read
 	$(BIN)/python -m tests.attack --cases $(CASES)
