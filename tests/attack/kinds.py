@@ -1,17 +1,26 @@
 """Every kind of file that is read: real ones, how they are damaged, and what reads them."""
 
+import contextlib
+import functools
 import gzip
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 import torch
 
+from ortho_edge.cli import UserError
 from tests.attack import mutations
 from tests.attack.mutations import Mutation
+
+if TYPE_CHECKING:
+    from ortho_export.facts import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +356,104 @@ def python_kinds() -> list[Kind]:
     ]  # fmt: skip
 
 
+@functools.cache
+def _exported() -> Mapping[str, bytes]:
+    """The files of an export of the tiny checkpoint, made once."""
+    from ortho_edge.export import Arguments, main
+    from tests.export.conftest import save_tiny
+
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint, out = save_tiny(Path(scratch) / "tiny"), Path(scratch) / "out"
+        with contextlib.redirect_stdout(io.StringIO()):
+            main(
+                Arguments(
+                    device="pixel8", checkpoint=checkpoint, out=out, latency_ms=1e3, size_mb=1.0
+                )
+            )
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def _make_artefacts(folder: Path) -> None:
+    from ortho_export.targets import to_ort
+
+    for name, content in _exported().items():
+        if name.endswith((".pte", ".onnx")):
+            (folder / name).write_bytes(content)
+    (folder / "model.ort").write_bytes(to_ort(_exported()["model.onnx"])[0])
+
+
+def _make_export(folder: Path) -> None:
+    for name, content in _exported().items():
+        (folder / name).write_bytes(content)
+
+
+def _read_program(folder: Path, name: str) -> None:
+    """Loads and runs, without the process around it that takes a crash."""
+    from ortho_export import executorch
+
+    executorch.check_whole(folder / name)
+    with _as_in_a_child(folder / name):
+        facts, forward = executorch.load(folder / name, 1)
+        _check_outputs(forward, facts)
+
+
+def _read_model(folder: Path, name: str) -> None:
+    from ortho_export import onnx
+
+    onnx.check_whole(folder / name)
+    with _as_in_a_child(folder / name):
+        facts, forward = onnx.load(folder / name, 1)
+        _check_outputs(lambda x: forward(x, np.array([x.shape[1]]))[0], facts)
+
+
+def _read_export(folder: Path, name: str) -> None:
+    """What `--verify` does."""
+    from ortho_export.verify import table, verify
+
+    assert table(verify(folder))
+
+
+@contextlib.contextmanager
+def _as_in_a_child(path: Path) -> Iterator[None]:
+    """Makes of a runtime's exception what `ortho_export.isolated` makes of it."""
+    from ortho_export.isolated import failure
+
+    try:
+        yield
+    except (UserError, AssertionError):
+        raise
+    except Exception as error:
+        raise failure(path, error) from error
+
+
+def _check_outputs(forward: Callable[[np.ndarray], np.ndarray], facts: "Facts") -> None:
+    for frames in (9, 130):
+        output = forward(np.zeros((1, frames, 80), np.float32))
+        assert output.shape[::2] == (1, len(facts.tokens))
+
+
+def native_kinds() -> list[Kind]:
+    """Those whose readers run native code on what the file holds."""
+    return [
+        Kind(
+            name=".pte", share=3, make=_make_artefacts, damage={"model.pte": mutations.BYTES},
+            read=_read_program, contained=True,
+        ),
+        Kind(
+            name=".onnx", share=3, make=_make_artefacts, damage={"model.onnx": mutations.BYTES},
+            read=_read_model, contained=True,
+        ),
+        Kind(
+            name=".ort", share=2, make=_make_artefacts, damage={"model.ort": mutations.BYTES},
+            read=_read_model, contained=True,
+        ),
+        Kind(
+            name="manifest.json", share=2, make=_make_export,
+            damage={"manifest.json": mutations.JSON}, read=_read_export,
+        ),
+    ]  # fmt: skip
+
+
 def quick_kinds() -> list[Kind]:
     """Those that the test suite tries a few cases of."""
     return [one for one in python_kinds() if one.name != "transcripts.tsv"]
@@ -354,4 +461,4 @@ def quick_kinds() -> list[Kind]:
 
 def all_kinds() -> list[Kind]:
     """Every kind."""
-    return python_kinds()
+    return [*python_kinds(), *native_kinds()]
