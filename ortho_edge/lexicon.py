@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ortho_edge.cli import UserError
+from ortho_edge.data.text_files import read_text
 from ortho_edge.json_files import shown
 from ortho_edge.tokens import BLANK, LONGEST_SYMBOL, WORD_END, Tokens, phoneme_words
 
@@ -99,14 +100,10 @@ def read_lines(path: Path, what: str) -> list[str]:
     """The lines of a text file.
 
     Raises:
-        UserError: It is missing or no UTF-8 text; `what` says what it should be.
+        UserError: It is missing or no text, see `ortho_edge.data.text_files`; `what` says what it
+            should be.
     """
-    try:
-        return path.read_text("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"no {what} at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the {what} {path}: {error}") from error
+    return read_text(path, what).splitlines()
 
 
 @dataclass(frozen=True)

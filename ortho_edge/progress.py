@@ -118,13 +118,10 @@ class Progress:
             seconds = time.monotonic() - self._start
             say(f"{self.label}: {self.done} {self.unit} in {in_words(seconds)}{self._said()}")
 
-    def advance(self, by: int = 1, **facts: object) -> None:
-        """Counts units that are done, and keeps facts to show beside them."""
+    def advance(self, by: int = 1) -> None:
+        """Counts units that are done."""
         self.done += by
-        self._facts |= facts
         if self._bar is not None:
-            if facts:
-                self._bar.set_postfix(self._facts, refresh=False)
             self._bar.update(by)
         elif time.monotonic() - _State.last_line >= SECONDS_BETWEEN_LINES and not _is_terminal():
             say(self._line())
@@ -132,6 +129,12 @@ class Progress:
     def reach(self, done: int) -> None:
         """Counts units up to `done`, which the total bounds."""
         self.advance(min(done, self.total or done) - self.done)
+
+    def show(self, **facts: object) -> None:
+        """Keeps facts that are shown beside the count."""
+        self._facts = facts
+        if self._bar is not None:
+            self._bar.set_postfix(facts, refresh=False)
 
     def name(self, label: str) -> None:
         """Gives another name to what is done now."""

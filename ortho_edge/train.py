@@ -2,14 +2,19 @@
 
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ortho_edge.cli import UserError, run
+from ortho_edge.cli import INTERRUPTED_STATUS, UserError, run
 from ortho_edge.options import Count, Range, Seed, Threads, Workers
+
+if TYPE_CHECKING:
+    from ortho_edge.training.distributed import Ranks
+    from ortho_edge.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -112,11 +117,12 @@ def main(arguments: Arguments) -> None:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     corpus = chosen.corpus(DataOptions(root=arguments.data, synthetic=arguments.synthetic))
-    with started_ranks(device) as (ranks, own_device):
+    folder = arguments.out or Path("runs") / chosen.name
+    with started_ranks(device) as (ranks, own_device), _folder_for(ranks, folder):
         trainer = Trainer(
             recipe=chosen,
             corpus=corpus,
-            folder=arguments.out or Path("runs") / chosen.name,
+            folder=folder,
             device=own_device,
             num_workers=arguments.workers,
             command=shlex.join(["python", "-m", "ortho_edge.train", *sys.argv[1:]]),
@@ -124,17 +130,43 @@ def main(arguments: Arguments) -> None:
             accumulate=arguments.accumulate,
             compile=arguments.compile,
         )
-        goes_on = f"the same command goes on from the last state in {trainer.folder}"
         try:
             path = trainer.run()
         except KeyboardInterrupt:
-            print(f"\n{goes_on}")
+            print(_lost(trainer))
             raise
     if trainer.stopped:
-        print(f"stopped by SIGTERM; {goes_on}")
-        sys.exit(STOPPED_STATUS)
+        by = "Ctrl-C" if trainer.interrupted else "SIGTERM"
+        step = trainer.progress.step
+        print(
+            f"stopped by {by} after update {step}, which is saved in {folder}: nothing is lost; "
+            "the same command goes on from there"
+        )
+        sys.exit(INTERRUPTED_STATUS if trainer.interrupted else STOPPED_STATUS)
     if path is not None:
         print(f"checkpoint: {path}")
+
+
+def _folder_for(ranks: "Ranks", folder: Path) -> AbstractContextManager[None]:
+    """Keeps other runs out of the folder, which the first process alone writes to."""
+    from ortho_edge.training.run_lock import run_lock
+
+    return run_lock(folder) if ranks.is_first else nullcontext()
+
+
+def _lost(trainer: "Trainer") -> str:
+    """What a run that ends at once leaves."""
+    done, saved = trainer.progress.step, trainer.saved_step
+    lost = "no update is lost"
+    if done > saved:
+        lost = (
+            f"update {done} is lost"
+            if done == saved + 1
+            else (f"updates {saved + 1} to {done} are lost")
+        )
+    if saved == 0:
+        return f"{lost}; nothing is saved in {trainer.folder}, the same command begins anew"
+    return f"{lost}; the same command goes on after update {saved}, saved in {trainer.folder}"
 
 
 def _target(text: str) -> float | str:

@@ -76,7 +76,8 @@ def test_a_line_comes_once_a_minute(clock: list[float], capsys: pytest.CaptureFi
     with shown(True), Progress("training", unit="updates", total=100, done=10) as work:
         for _ in range(50):
             clock[0] += 4.0
-            work.advance(loss=f"{clock[0] - 1000:.0f}")
+            work.show(loss=f"{clock[0] - 1000:.0f}")
+            work.advance()
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "training: 25 of 100 updates, about 5 min left, loss 60",

@@ -12,6 +12,7 @@ Units: MB is 10^6 bytes, us is microseconds.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -35,6 +36,8 @@ Kind = Literal["front_end", "ffn", "conv", "mhsa", "norm", "ctc_head"]
 
 KINDS: tuple[Kind, ...] = ("front_end", "ffn", "conv", "mhsa", "norm", "ctc_head")
 DEFAULT_AUDIO_SECONDS = 5.0
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+"""Of a device: exports and tables are called after it, so it must not lead elsewhere."""
 
 
 def _require(holds: bool, message: str) -> None:
@@ -316,7 +319,12 @@ class DeviceProfile:
     """Runtime (`executorch`, `onnxruntime`), then precision (`fp32`)."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError when there is no runtime, or a module is faster than the core."""
+        """Raises ValueError when a name is none, there is no runtime, or one beats its core."""
+        _require(
+            NAME.fullmatch(self.name) is not None,
+            f"name must be at most 100 letters, digits, '-', '_' and '.', and begin with neither "
+            f"'-' nor '.', not {self.name[:120]!r}",
+        )
         _require(bool(self.runtimes), "no runtime has a cost table")
         peak = self.hardware.core.peak_gflops
         for runtime, precisions in self.runtimes.items():

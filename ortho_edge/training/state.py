@@ -5,6 +5,7 @@ file is safetensors, with the counters as JSON in its header; nothing in it can 
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,7 +20,12 @@ from ortho_edge.cli import UserError
 from ortho_edge.json_files import array, number, parse_json, shown, table, text, whole
 from ortho_edge.training.state_tensors import checked_tensors, state_digest
 
+logger = logging.getLogger(__name__)
+
 STATE_FILE = "training_state.safetensors"
+TRAINING_DATA, DEVELOPMENT_DATA = "training data", "development data"
+"""Settings of a run that hold `cuts`, `hours` and `digest`."""
+
 DIGEST = "sha256"
 COUNTERS = ("step", "epoch", "epoch_start", "position")
 MOST_BATCHES = 2**40
@@ -104,13 +110,7 @@ def load_state(
         raise UserError(f"{path} is damaged: {error}") from error
     if progress.step > run.get("num_steps", progress.step):
         raise UserError(f"{path} is damaged: it has {progress.step} of {run['num_steps']} updates")
-    wanted = json.loads(json.dumps(run))
-    if saved_run != wanted:
-        keys = sorted({*saved_run, *wanted})
-        names = [key for key in keys if saved_run.get(key) != wanted.get(key)]
-        raise UserError(
-            f"{folder} holds a run with another {', '.join(names)}; choose another --out"
-        )
+    _compare(folder, saved_run, json.loads(json.dumps(run)))
     try:
         weights, moments = checked_tensors(tensors, model, optimizer)
     except ValueError as error:
@@ -162,3 +162,29 @@ def _kept(value: object) -> tuple[int, ...]:
     if kept != sorted(set(kept)):
         raise ValueError(f"selected must be ascending and distinct, not {shown(kept)}")
     return tuple(kept)
+
+
+def _compare(folder: Path, saved: dict, wanted: dict) -> None:
+    """Checks that a saved run is the wanted one.
+
+    Raises:
+        UserError: It is not; names what differs.
+    """
+    for name in (TRAINING_DATA, DEVELOPMENT_DATA):
+        if name not in saved and wanted.pop(name, None) is not None:
+            logger.warning("%s does not say what %s it is of; taken as it is", folder, name)
+    keys = sorted({*saved, *wanted})
+    differing = [key for key in keys if saved.get(key) != wanted.get(key)]
+    if differing:
+        names = ", ".join(_difference(key, saved.get(key), wanted.get(key)) for key in differing)
+        raise UserError(f"{folder} holds a run with another {names}; choose another --out")
+
+
+def _difference(key: str, saved: object, wanted: object) -> str:
+    """What differs; of data, by how much."""
+    if not isinstance(saved, dict) or not isinstance(wanted, dict):
+        return key
+    there, here = (f"{one.get('cuts')} cuts of {one.get('hours')} h" for one in (saved, wanted))
+    if there == here:
+        return f"{key} ({there}, with other names, lengths or texts)"
+    return f"{key} ({there} there, {here} here)"

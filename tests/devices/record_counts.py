@@ -27,7 +27,7 @@ from ortho_export.arm.counts import counter, noise
 from ortho_export.arm.machines import emulator
 from ortho_export.arm.toolchain import load_bundle
 from ortho_export.host import export_program
-from tests.devices.recorded import RECORDED, random_subnets, recorded_profile
+from tests.devices.recorded import RECORDED, random_subnets, recorded_profile, recorded_sizes
 
 CORE, DATE = "cortex-a76", r"\d{4}-\d{2}-\d{2}"
 PLACE = Path(__file__).with_name("counts.json")
@@ -37,8 +37,8 @@ def networks() -> dict[str, tuple[Checkpoint, TrainedSubnet]]:
     """Probes, trained sizes and random subnets, by name."""
     checkpoint = load_checkpoint(shipped_checkpoint())
     found = {one.trained.name: (one.checkpoint, one.trained) for one in probes(checkpoint, 0)}
-    found |= {one.name: (checkpoint, one) for one in checkpoint.subnets}
-    for name, subnet in random_subnets(checkpoint.supernet.space).items():
+    space = checkpoint.supernet.space
+    for name, subnet in (recorded_sizes(space) | random_subnets(space)).items():
         trained = dataclasses.replace(checkpoint.subnets[0], name=name, subnet=subnet)
         found[name] = checkpoint, trained
     return found
