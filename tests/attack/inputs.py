@@ -1,10 +1,16 @@
 """Speech, texts, tables and profiles: real files, and what reads them once one is damaged."""
 
+import functools
 import gzip
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+
+if TYPE_CHECKING:
+    from ortho_edge.checkpoint import Checkpoint
 
 
 def make_lexicon(folder: Path) -> None:
@@ -155,6 +161,13 @@ def read_audio(folder: Path, name: str) -> None:
 AUDIO_NAMES = ("a.wav", "float.wav", "a.flac", "a.ogg", "a.opus", "a.mp3", "a.aiff", "a.sph")
 
 
+@functools.cache
+def _checkpoint() -> "Checkpoint":
+    from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
+
+    return load_checkpoint(shipped_checkpoint())
+
+
 def make_profiles(folder: Path) -> None:
     from ortho_edge.devices.catalogue import shipped_folder
 
@@ -170,7 +183,12 @@ def profile_names() -> list[str]:
 
 def read_profile(folder: Path, name: str) -> None:
     from ortho_edge.devices.catalogue import load_profile, profile_text
+    from ortho_edge.selector import select
 
     profile = load_profile(str(folder / name))
     assert profile_text(profile)
     assert profile.name
+    selection = select(profile, profile.budget, _checkpoint())
+    for one in selection.candidates:
+        figures = [one.memory_mb, one.size_mb, *(latency.milliseconds for latency in one.latency)]
+        assert all(0 <= figure < math.inf for figure in figures), figures
