@@ -1,5 +1,6 @@
 """`model_card.md`: an export folder in words, for who finds it later."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ortho_export.report import LIMITS
 from ortho_export.words import describe_words
 
 CARD = "model_card.md"
+_MARKS = re.compile(r"[|<>\[\]`*\\]")
+"""What means something in Markdown within a line; an underscore within a word does not."""
 
 
 def write_card(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +42,9 @@ def card(manifest: Mapping[str, Any]) -> str:
     Args:
         manifest: The content of the manifest.
     """
+    attribution, command = manifest["attribution"], manifest["command"]
+    # Names and transcripts are whatever their makers chose.
+    manifest = plain(manifest)
     subnet = manifest["subnet"]
     shown = ", ".join(
         name
@@ -62,7 +68,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         "Cost": _table(("what", "figure", "provenance"), _costs(manifest)),
         "Budget": _table(("limit",), ((one,) for one in _limits(manifest["budget"]))),
         "Agreement with the checkpoint": _table(("file", "check", "figure"), _agreement(manifest)),
-        "Data and attribution": manifest["attribution"]
+        "Data and attribution": _without_html(attribution or "")
         or "The checkpoint states none. Ask whoever trained it.",
         "Files": _table(
             ("file", "bytes", "SHA-256"),
@@ -73,7 +79,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         )
         + "\n\nCheck them all with `python -m ortho_edge.export --verify FOLDER`.",
         "How to make it again": (
-            f"```sh\n{manifest['command']}\n```\n\n"
+            f"{_fenced(command)}\n\n"
             f"Made {manifest['created']} from checkpoint {manifest['checkpoint']}, digest "
             f"`{manifest['checkpoint_digest']}`, with "
             + ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
@@ -83,6 +89,29 @@ def card(manifest: Mapping[str, Any]) -> str:
     (title, lead), *rest = sections.items()
     body = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in rest)
     return f"# {title}\n\n{lead}\n{body}"
+
+
+def plain(content: Any) -> Any:
+    """A manifest whose texts Markdown shows as they are: no table, link, code or HTML of theirs."""
+    if isinstance(content, str):
+        return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", " ".join(content.split()))
+    if isinstance(content, Mapping):
+        return {plain(name): plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [plain(one) for one in content]
+    return content
+
+
+def _without_html(text: str) -> str:
+    """Markdown of a checkpoint's own card, in which tags are text; links in brackets stay."""
+    return re.sub(r"<(?!https?://[^\s<>\"']+>)", "&lt;", text)
+
+
+def _fenced(command: str) -> str:
+    """A command as a block of code, whatever backticks it has."""
+    line = " ".join(command.split())
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence}sh\n{line}\n{fence}"
 
 
 def _seconds(bounds: Mapping[str, Any], key: str) -> str:

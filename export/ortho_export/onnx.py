@@ -18,7 +18,8 @@ from torch import nn
 
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder
-from ortho_edge.data.features import FRAME_SHIFT
+from ortho_edge.conformer.architecture import subsampled_length
+from ortho_edge.data.features import FRAME_SHIFT, num_frames
 from ortho_edge.precision import Precision
 from ortho_export.audio import AudioModel
 from ortho_export.batched import BatchedEncoder
@@ -35,6 +36,7 @@ INPUTS, OUTPUTS = ("x", "x_lens"), ("log_probs", "log_probs_len")
 
 AUDIO_INPUTS = ("samples", "num_samples")
 
+ORT_SUFFIX, ORT_IDENTIFIER = ".ort", b"ORTM"
 EXAMPLE_LENGTHS = (501, 300)
 
 
@@ -107,6 +109,40 @@ Forward = Callable[
 """Features (B, T, bins), or audio (B, N), and lengths."""
 
 
+def import_runtime() -> None:
+    """Imports what `load` needs."""
+    import onnxruntime  # noqa: F401
+
+
+def check_whole(path: Path) -> None:
+    """Looks at a model without executing anything.
+
+    Raises:
+        UserError: The file is truncated, no ONNX model, not one of this project, or keeps weights
+            in other files.
+    """
+    import onnx
+
+    if path.suffix == ORT_SUFFIX:
+        with path.open("rb") as file:
+            if file.read(8)[4:] != ORT_IDENTIFIER:
+                raise UserError(f"{path} is not an ORT model, or is truncated")
+        return
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except Exception as error:  # protobuf raises what onnx does not name
+        raise UserError(f"{path} is not an ONNX model, or is truncated") from error
+    if not model.graph.node:
+        raise UserError(f"{path} is not an ONNX model, or is truncated")
+    for one in model.graph.initializer:
+        if one.data_location == onnx.TensorProto.EXTERNAL or one.external_data:
+            raise UserError(f"{path} keeps weights in other files, which no artefact does")
+    try:
+        Facts.parse({one.key: one.value for one in model.metadata_props})
+    except ValueError as error:
+        raise UserError(f"{path} is no artefact of this project: {error}") from error
+
+
 def load(path: Path, threads: int) -> tuple[Facts, Forward]:
     """Reads a model and the facts in it.
 
@@ -125,32 +161,47 @@ def load(path: Path, threads: int) -> tuple[Facts, Forward]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    try:
-        with quiet_stderr():
-            session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-    except (
+    # What it logs it raises, too.
+    options.log_severity_level = 4
+    errors = (
         states.Fail,
         states.InvalidArgument,
         states.InvalidGraph,
         states.InvalidProtobuf,
         states.NotImplemented,
         states.RuntimeException,
-    ) as error:
+    )
+    try:
+        with quiet_stderr():
+            session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+    except errors as error:
         raise UserError(f"{path} is not an ONNX model, or is truncated") from error
     try:
         facts = Facts.parse(session.get_modelmeta().custom_metadata_map)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise UserError(f"{path} is no artefact of this project: {error}") from error
+    names = AUDIO_INPUTS if facts.input == AUDIO_IN else INPUTS
+    if tuple(one.name for one in session.get_inputs()) != names:
+        raise UserError(f"{path} is damaged: its inputs are not {' and '.join(names)}")
 
     def forward(
         batch: Float32[np.ndarray, "B ..."], lengths: Int64[np.ndarray, " B"]
     ) -> tuple[Float32[np.ndarray, "B T4 V"], Int64[np.ndarray, " B"]]:
-        names = AUDIO_INPUTS if facts.input == AUDIO_IN else INPUTS
-        log_probs, log_probs_len = session.run(
-            OUTPUTS, dict(zip(names, (batch, lengths), strict=True))
-        )
-        return np.asarray(log_probs), np.asarray(log_probs_len)
+        try:
+            outputs = session.run(OUTPUTS, dict(zip(names, (batch, lengths), strict=True)))
+        except errors as error:
+            raise UserError(f"{path} fails, it may be damaged: {error}") from error
+        log_probs, log_probs_len = map(np.asarray, outputs)
+        frames = torch.from_numpy(np.ascontiguousarray(lengths))
+        frames = num_frames(frames) if facts.input == AUDIO_IN else frames
+        if (
+            log_probs.shape[::2] != (len(batch), len(facts.tokens))
+            or log_probs.dtype != np.float32
+            or log_probs_len.tolist() != subsampled_length(frames).tolist()
+        ):
+            raise UserError(f"{path} is damaged: its outputs are not those of {len(batch)} inputs")
+        return log_probs, log_probs_len
 
     return facts, forward

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ortho_edge.checkpoint import SYMBOLS
+from ortho_edge.cli import UserError
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.profile import Budget
 from ortho_export.auto import MARGIN
@@ -154,7 +155,10 @@ def attribution(checkpoint: Path) -> str | None:
     path = checkpoint / CHECKPOINT_CARD
     if not path.is_file():
         return None
-    _, found, rest = path.read_text("utf-8").partition(f"{ATTRIBUTION}\n")
+    try:
+        _, found, rest = path.read_text("utf-8").partition(f"{ATTRIBUTION}\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: {error}") from error
     return rest.partition("\n## ")[0].strip() if found else None
 
 

@@ -133,6 +133,10 @@ def read_samples(
     return np.concatenate(blocks), header.rate
 
 
+LOUDEST = 1e12
+"""Of samples whose energies and filters stay finite in float32."""
+
+
 def audio_blocks(path: str | Path, *, strict: bool = False) -> Iterator[np.ndarray]:
     """The same samples as `load_audio`, block by block, so that memory is bounded.
 
@@ -174,7 +178,10 @@ def load_audio(path: str | Path, *, strict: bool = False) -> np.ndarray:
         AudioError: The file is missing, is not audio, has no samples, holds NaN or infinity, has a
             rate or length out of bounds or, with `strict`, ends early.
     """
-    return np.concatenate(list(audio_blocks(path, strict=strict)))
+    samples = np.concatenate(list(audio_blocks(path, strict=strict)))
+    if len(samples) == 0:
+        raise AudioError(f"{path} is shorter than a sample at {SAMPLE_RATE} Hz", reason="empty")
+    return samples
 
 
 def _mono_blocks(
@@ -195,6 +202,9 @@ def _mono_blocks(
         done += len(block)
         if not np.isfinite(block).all():
             message = f"{header.path} holds NaN or infinite samples"
+            raise AudioError(message, reason="non-finite")
+        if np.abs(block).max() > LOUDEST:
+            message = f"{header.path} holds samples beyond {LOUDEST:g}, where full scale is 1"
             raise AudioError(message, reason="non-finite")
         yield block[:, 0] if header.channels == 1 else block @ weights
     if done == 0:
