@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 18, 8
 """The oldest that have all operations; the exporter writes no older opset than 18. ONNX Runtime
 reads both since 1.14."""
+OLDEST = {"onnxruntime": "1.17.0", "sherpa-onnx": "1.8.11"}
+"""Runtimes that every kind of file was tried in, by `make test-old-runtimes`; the second has its
+own ONNX Runtime, 1.16.2."""
 INPUTS, OUTPUTS = ("x", "x_lens"), ("log_probs", "log_probs_len")
 
 AUDIO_INPUTS = ("samples", "num_samples")
@@ -129,7 +132,9 @@ def _to_onnx(encoder: BatchedEncoder, facts: Facts, batch: int | None = None) ->
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.ClearField("doc_string")
-    del proto.metadata_props[:]
+    graph = proto.graph
+    for one in (proto, graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del one.metadata_props[:]
     for name, value in facts.constants().items():
         proto.metadata_props.add(key=name, value=str(value))
     _state_shapes(proto, facts)
