@@ -29,9 +29,9 @@ from ortho_export.quiet import quiet_stderr
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-OPSET, IR_VERSION = 18, 8
-"""The oldest that have all operations; the exporter writes no older opset than 18. ONNX Runtime
-reads both since 1.14."""
+EXPORTED_OPSET = 18
+"""The oldest that the exporter writes. From 23 on, attention becomes one operation that fails in
+ONNX Runtime 1.32 with a mask."""
 OLDEST = {"onnxruntime": "1.17.0", "sherpa-onnx": "1.8.11"}
 """Runtimes that every kind of file was tried in, by `make test-old-runtimes`; the second has its
 own ONNX Runtime, 1.16.2."""
@@ -64,6 +64,7 @@ def to_onnx(
     Returns:
         The bytes of the `.onnx` file, weights included.
     """
+    from ortho_export.opset import as_old_as_possible
     from ortho_export.per_utterance import for_batches
     from ortho_export.quantized_model import quantized
 
@@ -76,7 +77,7 @@ def to_onnx(
         else:
             batched = BatchedEncoder(encoder)
             model = quantized(_to_onnx(batched, facts), batched, precision, calibration)
-        return model.SerializeToString()
+        return as_old_as_possible(model).SerializeToString()
 
 
 def _most_frames(facts: Facts) -> "list[NodeProto]":
@@ -119,7 +120,7 @@ def _to_onnx(encoder: BatchedEncoder, facts: Facts, batch: int | None = None) ->
         (torch.zeros(shape), lengths),
         dynamo=True,
         verbose=False,
-        opset_version=OPSET,
+        opset_version=EXPORTED_OPSET,
         input_names=names,
         output_names=OUTPUTS,
         dynamic_shapes=({**free, 1: time}, free),
@@ -127,7 +128,6 @@ def _to_onnx(encoder: BatchedEncoder, facts: Facts, batch: int | None = None) ->
     )
     assert exported is not None
     proto = exported.model_proto
-    proto.ir_version = IR_VERSION
     # The exporter notes for every node in which file and line it was written.
     for node in proto.graph.node:
         del node.metadata_props[:]

@@ -9,10 +9,11 @@ from typing import Any
 from ortho_edge.checkpoint import SYMBOLS
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.profile import Budget
-from ortho_export import onnx
 from ortho_export.auto import MARGIN
 from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND
 from ortho_export.manifest import describe_file, versions
+from ortho_export.onnx import OLDEST
+from ortho_export.opset import IR_VERSION, OPSET
 from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Export
 from ortho_export.words import describe_words
 
@@ -236,7 +237,7 @@ def _files(export: Export, folder: Path) -> dict[str, Any]:
         }
         if runtime == ONNXRUNTIME:
             files[name]["onnx"] = {
-                "ir_version": onnx.IR_VERSION, "opset": onnx.OPSET, "oldest_tried": onnx.OLDEST
+                "ir_version": IR_VERSION, "opset": OPSET, "oldest_tried": OLDEST
             }  # fmt: skip
         for what, found in (("parity", export.parity), ("fidelity", export.fidelity)):
             if runtime in found:

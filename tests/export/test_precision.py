@@ -24,7 +24,7 @@ from ortho_export.facts import MAX_FRAMES, MIN_FRAMES
 from ortho_export.fidelity import FLOORS_DB, decibels, powers
 from ortho_export.machine import this_machine
 from ortho_export.manifest import MANIFEST, read_manifest
-from ortho_export.onnx import IR_VERSION, OPSET
+from ortho_export.opset import IR_VERSION
 from ortho_export.verify import OTHER, complain, verify
 from tests.export.tiny import Exported, bursts, utterance_graph
 
@@ -213,7 +213,7 @@ def test_one_layer_against_quantisation_by_hand() -> None:
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [5, 7])],
         [numpy_helper.from_array(weight, "w")],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
     model.ir_version = IR_VERSION
     session = onnxruntime.InferenceSession(
         quantized_model.quantized(model, layer, "int8").SerializeToString(),
