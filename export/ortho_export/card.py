@@ -63,6 +63,7 @@ def card(manifest: Mapping[str, Any]) -> str:
             f"{manifest['flops']['flops'] / 1e6:,.0f} M FLOPs for {REFERENCE_SECONDS:g} s of audio "
             f"({100 * manifest['flops']['share_of_full']:.0f} % of the full network)."
             + ("" if subnet["trained"] else UNTRAINED)
+            + "".join(_runtimes(manifest))
         ),
         "Error rates": _table(("set", "per cent"), _error_rates(manifest)),
         "Cost": _table(("what", "figure", "provenance"), _costs(manifest)),
@@ -112,6 +113,22 @@ def _fenced(command: str) -> str:
     line = " ".join(command.split())
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
     return f"{fence}sh\n{line}\n{fence}"
+
+
+def _runtimes(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The oldest that an ONNX file was tried in; sherpa-onnx takes no audio."""
+    for name, stated in manifest["files"].items():
+        if "onnx" not in stated:
+            continue
+        form, tried = stated["onnx"], dict(stated["onnx"]["oldest_tried"])
+        if stated["input"] == AUDIO_IN:
+            tried.pop("sherpa-onnx", None)
+        yield (
+            f"\n\n`{name}` has IR version {form['ir_version']} and opset {form['opset']}. "
+            f"The oldest runtimes that such files were tried in: "
+            + ", ".join(f"{runtime} {release}" for runtime, release in tried.items())
+            + "."
+        )
 
 
 def _seconds(bounds: Mapping[str, Any], key: str) -> str:
