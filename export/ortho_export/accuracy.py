@@ -1,8 +1,9 @@
 """Word error rates of artefacts beside those of the fp32 encoder that they were made from."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,16 +13,21 @@ from torch import Tensor
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder
 from ortho_edge.conformer.architecture import subsampled_length
+from ortho_edge.data.examples import Limits
 from ortho_edge.tokens import Tokens
+from ortho_edge.training.account import foreseen
 from ortho_edge.training.corpora import DataOptions
 from ortho_edge.training.evaluation import (
     Encoder,
     ErrorRates,
     error_rates,
     rates_by_group,
-    transcribe_cuts,
+    transcribe_set,
 )
 from ortho_edge.training.speech_sets import speaker_groups, speech_set
+from ortho_export.artefact import Recognizer
+
+logger = logging.getLogger(__name__)
 
 REFERENCE = "fp32"
 
@@ -71,6 +77,7 @@ def measure_accuracy(
     artefacts: Mapping[str, Encoder],
     speech: DevSet,
     tokens: Tokens,
+    limits: Limits | None = None,
 ) -> Accuracy:
     """Word error rates on a development set, every utterance alone as on a device.
 
@@ -79,12 +86,19 @@ def measure_accuracy(
         artefacts: `Recognizer.encode_batch` by file.
         speech: The development set.
         tokens: Symbols of the outputs.
+        limits: What the artefacts take; other utterances are left out, and logged.
 
     Raises:
-        UserError: The set has no words, or an utterance that an artefact does not take.
+        UserError: The set has no words, or an utterance without readable audio or reference.
     """
     encoders = {REFERENCE: reference, **{name: alone(one) for name, one in artefacts.items()}}
-    transcripts = transcribe_cuts(encoders, speech.cuts, tokens)
+    limits = replace(limits or Limits(), empty_references=False)
+    foreseen(speech.cuts, tokens, limits).check(speech.name, option=None)
+    heard = transcribe_set(encoders, speech.cuts, tokens, limits=limits)
+    heard.account.check(speech.name, option=None)
+    if heard.account.omitted:
+        logger.warning("development set %s: %s", speech.name, "; ".join(heard.account.lines()))
+    transcripts = heard.transcripts
     members = speaker_groups(speech.cuts)
     try:
         rates = {name: error_rates(texts) for name, texts in transcripts.items()}
@@ -105,6 +119,16 @@ def _accuracy(name: str, rates: Mapping[str, ErrorRates]) -> Accuracy:
         fp32=rates[REFERENCE].wer,
         artefacts={file: one.wer for file, one in rates.items() if file != REFERENCE},
         words=rates[REFERENCE].words,
+    )
+
+
+def limits_of(recognizers: Iterable[Recognizer]) -> Limits:
+    """What all of some artefacts take."""
+    every = list(recognizers)
+    longest = [one.max_frames for one in every if one.max_frames is not None]
+    return Limits(
+        shortest=max((one.min_frames for one in every), default=0),
+        longest=min(longest, default=None),
     )
 
 
