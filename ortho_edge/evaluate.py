@@ -97,7 +97,7 @@ def main(arguments: Arguments) -> None:
     account.check(arguments.set, skip_unreadable=arguments.skip_unreadable)
     weights: dict[str, dict[str, float]] = {}
     if arguments.lm is not None:
-        searches = _searches(arguments, encoders, tokens, options, features)
+        searches = _searches(arguments, model, tokens, options)
         decoders = {name: search.decode for name, search in searches.items()}
         found = transcribe_set(
             encoders, cuts, tokens, features=features, decoders=decoders, limits=limits
@@ -189,11 +189,7 @@ def _with_words(tokens: "Tokens", arguments: Arguments) -> "Tokens":
 
 
 def _searches(
-    arguments: Arguments,
-    encoders: "dict[str, Encoder]",
-    tokens: "Tokens",
-    options: "DataOptions",
-    features: "Features",
+    arguments: Arguments, model: "_Model", tokens: "Tokens", options: "DataOptions"
 ) -> "dict[str, BeamSearch]":
     """How each encoder is decoded with the language model."""
     from ortho_edge.beam_search import LanguageModel, SearchOptions
@@ -212,11 +208,19 @@ def _searches(
         words = dict.fromkeys(line.split()[0].upper() for line in lines if line.strip())
     search = beam_search(tokens, LanguageModel(arguments.lm), weights, words)
     if arguments.tune_on is None:
-        return dict.fromkeys(encoders, search)
+        return dict.fromkeys(model.encoders, search)
     cuts = development_set(arguments.tune_on, arguments.set, options)
     return {
-        name: tuned(search, encoder, cuts, tokens, features, arguments.tuning_utterances)
-        for name, encoder in encoders.items()
+        name: tuned(
+            search,
+            encoder,
+            cuts,
+            tokens,
+            model.features,
+            arguments.tuning_utterances,
+            model.limits,
+        )
+        for name, encoder in model.encoders.items()
     }
 
 

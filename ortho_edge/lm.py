@@ -12,8 +12,8 @@ from ortho_edge.options import Range
 class Arguments:
     """Estimate an n-gram language model (interpolated modified Kneser-Ney) and write it as ARPA.
 
-    Texts are normalised as transcripts are: upper case, no punctuation, figures in words. They are counted in memory: some ten million words fit; for more use
-    KenLM's lmplz or a published model.
+    Texts are normalised as transcripts are: upper case, no punctuation, figures in words. They are
+    counted in memory: some ten million words fit; for more use KenLM's lmplz or a published model.
     """
 
     text: tuple[Path, ...]

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from lhotse import CutSet
@@ -25,7 +26,9 @@ from ortho_edge.training.evaluation import (
     transcribe_set,
 )
 from ortho_edge.training.speech_sets import speaker_groups, speech_set
-from ortho_export.artefact import Recognizer
+
+if TYPE_CHECKING:
+    from ortho_export.artefact import Recognizer
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +125,7 @@ def _accuracy(name: str, rates: Mapping[str, ErrorRates]) -> Accuracy:
     )
 
 
-def limits_of(recognizers: Iterable[Recognizer]) -> Limits:
+def limits_of(recognizers: Iterable["Recognizer"]) -> Limits:
     """What all of some artefacts take."""
     every = list(recognizers)
     longest = [one.max_frames for one in every if one.max_frames is not None]

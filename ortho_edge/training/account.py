@@ -9,9 +9,8 @@ from lhotse import CutSet
 
 from ortho_edge.cli import UserError
 from ortho_edge.data.examples import Limits, Omission, SkipError, reference
-from ortho_edge.data.recordings import unreadable_because
 from ortho_edge.data.transcripts import unspelled
-from ortho_edge.data.waveforms import each_cut
+from ortho_edge.data.waveforms import each_cut, unreadable_because
 from ortho_edge.tokens import Tokens
 
 MISTAKES = (
