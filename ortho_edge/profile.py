@@ -348,9 +348,10 @@ def _check(path: Path, on: str, core: Annotated[int, Range(0, 4095)] | None) -> 
         name = runner.machine.name
         for program in progress.track(programs, f"running on {name}", unit="programs"):
             one = compare(runner, program, features)
+            here = "" if one.text == one.here else f" (here: {one.here})"
             progress.tell(
                 f"{program}: on {name} as here, a log-probability differs by "
-                f"{one.max_abs_error:.1e} at most; {cost(program)}; hears: {one.text}"
+                f"{one.max_abs_error:.1e} at most; {cost(program)}; hears: {one.text}{here}"
             )
 
 

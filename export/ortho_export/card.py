@@ -8,6 +8,7 @@ from ortho_edge.components import REFERENCE_SECONDS
 from ortho_export.facts import AUDIO_IN
 from ortho_export.manifest import describe_file
 from ortho_export.report import LIMITS
+from ortho_export.words import describe_words
 
 CARD = "model_card.md"
 
@@ -187,7 +188,8 @@ def _agreement(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield (
                 f"`{name}`",
                 f"largest error of a log-probability, {len(parity['frames'])} clips",
-                f"{parity['max_abs_error']:.1e} of {parity['limit']:g} allowed; same transcripts",
+                f"{parity['max_abs_error']:.1e} of {parity['limit']:g} allowed; "
+                f"{parity['same_transcripts']} transcripts the same; on {parity['machine']}",
             )
         if stated.get("executed") is False:
             pieces = stated["delegation"]["subgraphs"]
@@ -207,7 +209,7 @@ def _agreement(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 f"`{name}`",
                 f"{stated['precision']} against the fp32 encoder, {len(fidelity['frames'])} clips",
                 f"{fidelity['snr_db']:.1f} dB, at least {fidelity['floor_db']:g} wanted; "
-                f"{100 * fidelity['same_words']:.1f} % of {fidelity['words']} words the same",
+                f"{describe_words(fidelity['words'])}; on {fidelity['machine']}",
             )
     sample = manifest["sample"]
     if sample is not None:

@@ -110,7 +110,7 @@ def export(request: Request) -> Export:
         precisions: dict[str, Precision] = dict(tried.keys())
         recognizers = {runtime: one for (runtime, _), one in tried.items()}
         with stage("comparing with the eager encoder"):
-            agreement = _compare(model, recognizers, precisions)
+            agreement = _compare(request, model, recognizers, precisions, accuracy)
         extra = {}
         for target in request.also:
             with stage(f"writing {target_file(target, request.input)}"):
@@ -286,13 +286,20 @@ def _choose(
 
 
 def _compare(
-    model: _Model, recognizers: Mapping[str, Recognizer], precisions: Mapping[str, Precision]
+    request: Request,
+    model: _Model,
+    recognizers: Mapping[str, Recognizer],
+    precisions: Mapping[str, Precision],
+    accuracy: Accuracy | None,
 ) -> dict[str, Parity | Fidelity]:
     clips = _clips(model)
+    words = {} if accuracy is None else accuracy.agreement
     return {
         runtime: check_parity(model.encoder, one, clips)
         if (precision := precisions[runtime]) == "fp32"
-        else check_fidelity(model.encoder, one, clips, precision)
+        else check_fidelity(
+            model.encoder, one, clips, precision, words.get(request.file(runtime, precision))
+        )
         for runtime, one in recognizers.items()
     }
 

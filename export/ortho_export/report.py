@@ -13,6 +13,7 @@ from ortho_export.auto import MARGIN
 from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND
 from ortho_export.manifest import describe_file, versions
 from ortho_export.results import EXECUTORCH, Export
+from ortho_export.words import describe_words
 
 CHECKPOINT_CARD, ATTRIBUTION = "README.md", "## Data and attribution"
 """Where a checkpoint states the licences of what it was trained on."""
@@ -66,13 +67,14 @@ def _rows(export: Export) -> Iterator[tuple[str, str]]:
         yield (
             f"parity error, {export.file(runtime)}",
             f"{one.max_abs_error:.1e} of {one.limit:g} allowed; "
-            f"same transcripts on {len(one.frames)} clips",
+            f"same transcripts on {one.same_transcripts} of {len(one.frames)} clips",
         )
     for runtime, one in export.fidelity.items():
         yield (
             f"agreement, {export.file(runtime)}",
-            f"{one.snr_db:.1f} dB, at least {one.floor_db:g} wanted; {100 * one.same_words:.1f} % "
-            f"of {one.words} words of the fp32 encoder",
+            f"{one.snr_db:.1f} dB, at least {one.floor_db:g} wanted; "
+            f"{describe_words(None if one.words is None else asdict(one.words))}; "
+            f"on {one.machine}",
         )
 
 

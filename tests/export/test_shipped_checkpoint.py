@@ -15,14 +15,16 @@ from ortho_edge.data import corpora
 from ortho_edge.data.audio import load_audio, resample
 from ortho_edge.devices.catalogue import load_profile
 from ortho_edge.devices.latency import predict_footprint
+from ortho_edge.tokens import Tokens
 from ortho_edge.training.corpora import HELD_OUT_SPEAKER, TEST_TAKES
 from ortho_export import executorch, onnx
 from ortho_export.artefact import load_artefact
 from ortho_export.batched import BatchedEncoder
 from ortho_export.facts import MIN_FRAMES, Facts, checkpoint_digest
 from ortho_export.fidelity import check_fidelity
-from ortho_export.parity import check_parity, parity_clips
+from ortho_export.parity import AUDIO_LIMIT, check_parity, encode, parity_clips
 from ortho_export.quantized_model import quantized
+from ortho_export.ties import could_say
 
 pytestmark = [pytest.mark.export, pytest.mark.slow]
 
@@ -36,6 +38,7 @@ class Size:
 
     flops: float
     encoder: DenseEncoder
+    tokens: Tokens
     program: Path
     model: Path
 
@@ -65,7 +68,9 @@ def sizes(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> d
         (folder / "model.onnx").write_bytes(onnx.to_onnx(encoder, facts))
         (folder / "tokens.txt").write_text(checkpoint.tokens.lines(), "utf-8")
         flops = checkpoint.supernet.space.cost(one.subnet, "flops")
-        made[one.name] = Size(flops, encoder, folder / "model.pte", folder / "model.onnx")
+        made[one.name] = Size(
+            flops, encoder, checkpoint.tokens, folder / "model.pte", folder / "model.onnx"
+        )
     return made
 
 
@@ -89,7 +94,8 @@ def test_the_sample_is_heard_by_all_clients(
         "onnxruntime": load_artefact(sizes[name].model).transcribe(sample),
         "sherpa-onnx": _sherpa(sizes[name].model, [sample])[0],
     }
-    assert heard == dict.fromkeys(heard, words)
+    assert {one for one in heard.values() if not _as_likely(sizes[name], sample, one)} == set()
+    assert words in heard.values()
 
 
 @pytest.mark.data
@@ -101,9 +107,17 @@ def test_real_speech_of_an_unseen_voice_gives_the_same_words_everywhere(
     clips = [_two_digits(pair) for pair in _pairs(takes)]
     program, model = load_artefact(sizes[name].program), load_artefact(sizes[name].model)
     check_parity(sizes[name].encoder, program, {str(i): clip for i, clip in enumerate(clips)})
-    heard = [program.transcribe(clip) for clip in clips]
-    assert heard == [model.transcribe(clip) for clip in clips]
-    assert heard == _sherpa(sizes[name].model, clips)
+    for heard in (
+        [program.transcribe(clip) for clip in clips],
+        [model.transcribe(clip) for clip in clips],
+        _sherpa(sizes[name].model, clips),
+    ):
+        others = [
+            (index, text)
+            for index, (clip, text) in enumerate(zip(clips, heard, strict=True))
+            if not _as_likely(sizes[name], clip, text)
+        ]
+        assert others == []
 
 
 def test_file_sizes_are_predicted_to_one_per_cent(
@@ -140,8 +154,9 @@ def test_int8_keeps_the_words_of_real_speech(
         sizes[name].encoder, load_artefact(file), {"sample": sample, **clips}, "int8"
     )
     assert fidelity.snr_db > fidelity.floor_db + 5
-    assert fidelity.words > 50
-    assert fidelity.same_words > 0.95
+    assert fidelity.words is not None
+    assert fidelity.words.words > 200
+    assert fidelity.words.high > 0.97
 
 
 def test_file_size_falls_with_the_flops(sizes: dict[str, Size]) -> None:
@@ -149,6 +164,11 @@ def test_file_size_falls_with_the_flops(sizes: dict[str, Size]) -> None:
         assert smaller.flops < larger.flops
         assert smaller.program.stat().st_size < larger.program.stat().st_size
         assert smaller.model.stat().st_size < larger.model.stat().st_size
+
+
+def _as_likely(size: Size, clip: np.ndarray, text: str) -> bool:
+    """Whether the eager encoder says so, but for ties: clients compute features themselves."""
+    return could_say(encode(size.encoder, clip), text, size.tokens, AUDIO_LIMIT)
 
 
 def _sherpa(model: Path, clips: list[np.ndarray]) -> list[str]:

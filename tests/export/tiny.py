@@ -14,6 +14,7 @@ from ortho_edge.precision import Precision
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import character_tokens
+from ortho_export.artefact import Encoder
 from ortho_export.results import file_name
 
 WORDS = ("ONE", "TWO", "THREE", "FOUR", "FIVE")
@@ -64,6 +65,18 @@ def tiny_checkpoint(
             TrainedSubnet(name=SMALL, subnet=half, head=1, target=0.5, metrics={"dev_wer": 9.0}),
         ),
     )
+
+
+def tied(encoder: Encoder, off: float) -> Encoder:
+    """An encoder whose two best symbols are equal but for twice `off`, to one side or the other."""
+
+    def forward(features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs, out_lengths = encoder(features, lengths)
+        best = log_probs.topk(2, -1).indices.sort(-1).values
+        level = log_probs.amax(-1, keepdim=True)
+        return log_probs.scatter(-1, best, level + off * torch.tensor([1, -1])), out_lengths
+
+    return forward
 
 
 @dataclass(frozen=True, kw_only=True)
