@@ -1,7 +1,7 @@
 """`python -m ortho_edge.evaluate MODEL --set digits/unseen`: word and character error rates."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ortho_edge.beam_search import BeamSearch
+    from ortho_edge.data.examples import Limits
     from ortho_edge.tokens import Tokens
     from ortho_edge.training.corpora import DataOptions
-    from ortho_edge.training.evaluation import Encoder, ErrorRates, Transcript
+    from ortho_edge.training.evaluation import Encoder, ErrorRates, Heard, Transcript
 
     Features = Callable[[np.ndarray], Tensor]
 
@@ -31,14 +32,21 @@ class Arguments:
     model: Annotated[Path, tyro.conf.Positional]
     """A checkpoint folder, a .pte or a .onnx file."""
     set: str
-    """RECIPE/SET, such as digits/unseen or digits/dev, or a folder with transcripts.tsv and
-    audio/<utterance>.flac (the columns utterance, speaker and text are read)."""
+    """RECIPE/SET, such as digits/unseen or digits/dev, or a folder with transcripts.tsv (or .csv;
+    the columns utterance or path, text and, if there, speaker are read) and audio/<utterance> in
+    any format."""
     subnets: tuple[str, ...] = ()
     """Sizes of a checkpoint, by name, such as s100; all by default."""
     data: Path | None = None
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
     synthetic: tuple[Path, ...] = ()
     """Synthesised voices, which are part of digits/dev when training had them."""
+    skip_unreadable: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out utterances without readable audio or without a reference, instead of ending with
+    an error; they are counted and named."""
+    allow_empty_references: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take an empty reference to say that nothing is said: words heard there are counted per
+    minute."""
     lexicon: Path | None = None
     """Words that are known: pronunciations where a model's symbols are phonemes; where they spell,
     the words to look for with --lm (the first of each line), by default those of the LM."""
@@ -64,8 +72,9 @@ def main(arguments: Arguments) -> None:
     """Prints the table and writes the JSON."""
     import torch
 
+    from ortho_edge.training.account import foreseen
     from ortho_edge.training.corpora import DataOptions
-    from ortho_edge.training.evaluation import error_rates, transcribe_cuts
+    from ortho_edge.training.evaluation import error_rates, transcribe_set
     from ortho_edge.training.insertions import inserted_words_per_minute
     from ortho_edge.training.speech_sets import speaker_groups, speech_set
 
@@ -76,27 +85,37 @@ def main(arguments: Arguments) -> None:
             f"--plot compares a checkpoint's subnets; {arguments.model} is one artefact"
         )
     torch.set_num_threads(arguments.threads)
-    encoders, tokens, costs, features = _encoders(
-        arguments.model, arguments.subnets, arguments.threads
-    )
-    tokens = _with_words(tokens, arguments)
+    model = _model(arguments.model, arguments.subnets, arguments.threads)
+    encoders, costs, features = model.encoders, model.costs, model.features
+    tokens = _with_words(model.tokens, arguments)
+    limits = replace(model.limits, empty_references=arguments.allow_empty_references)
     options = DataOptions(root=arguments.data, synthetic=arguments.synthetic)
     cuts = speech_set(arguments.set, options)
-    transcripts = transcribe_cuts(encoders, cuts, tokens, features=features)
+    foreseen(cuts, tokens, limits).check(arguments.set, skip_unreadable=arguments.skip_unreadable)
+    heard = transcribe_set(encoders, cuts, tokens, features=features, limits=limits)
+    transcripts, account = heard.transcripts, heard.account
+    account.check(arguments.set, skip_unreadable=arguments.skip_unreadable)
     weights: dict[str, dict[str, float]] = {}
     if arguments.lm is not None:
-        searches = _searches(arguments, encoders, tokens, options, features)
+        searches = _searches(arguments, model, tokens, options)
         decoders = {name: search.decode for name, search in searches.items()}
-        found = transcribe_cuts(encoders, cuts, tokens, features=features, decoders=decoders)
+        found = transcribe_set(
+            encoders, cuts, tokens, features=features, decoders=decoders, limits=limits
+        ).transcripts
         for name, search in searches.items():
             label = f"{name} + LM"
             transcripts[label], costs[label] = found[name], costs[name]
             weights[label] = search.options.weights()
     try:
-        rates = {name: error_rates(texts) for name, texts in transcripts.items()}
+        rates = {
+            name: error_rates(texts, omitted=account.omitted) for name, texts in transcripts.items()
+        }
     except ValueError as error:
-        raise UserError(f"set {arguments.set!r}: {error}") from error
+        raise UserError(
+            f"set {arguments.set!r}: {'; '.join([str(error), *account.lines()])}"
+        ) from error
     print(_table(rates, costs))
+    print("\n".join(account.lines()))
     for name, one in weights.items():
         print(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in one.items()))
     groups = speaker_groups(cuts)
@@ -107,7 +126,7 @@ def main(arguments: Arguments) -> None:
     print(f"\n{_insertions_table(inserted)}")
     if arguments.out is not None:
         facts = {name: {**costs[name], **weights.get(name, {})} for name in rates}
-        _write(arguments, rates, by_group, facts, transcripts, inserted)
+        _write(arguments, rates, by_group, facts, heard, inserted)
     if arguments.plot is not None:
         _plot(arguments, {name: rates[name] for name in encoders}, costs)
 
@@ -117,7 +136,7 @@ def _write(
     rates: "dict[str, ErrorRates]",
     by_group: "dict[str, dict[str, ErrorRates]]",
     facts: dict[str, dict[str, float]],
-    transcripts: "dict[str, list[Transcript]]",
+    heard: "Heard",
     inserted: dict[str, dict[str, float]],
 ) -> None:
     from ortho_edge.atomic import write_atomically
@@ -128,13 +147,14 @@ def _write(
             **asdict(rates[name]),
             **facts[name],
             "groups": {group: asdict(of_group[name]) for group, of_group in by_group.items()},
-            "transcripts": [asdict(one) for one in transcripts[name]],
+            "transcripts": [asdict(one) for one in heard.transcripts[name]],
         }
         for name in rates
     }
     record = {
         "model": str(arguments.model),
         "set": arguments.set,
+        "account": heard.account.facts(),
         "results": results,
         "inserted_words_per_minute": inserted,
     }
@@ -169,11 +189,7 @@ def _with_words(tokens: "Tokens", arguments: Arguments) -> "Tokens":
 
 
 def _searches(
-    arguments: Arguments,
-    encoders: "dict[str, Encoder]",
-    tokens: "Tokens",
-    options: "DataOptions",
-    features: "Features",
+    arguments: Arguments, model: "_Model", tokens: "Tokens", options: "DataOptions"
 ) -> "dict[str, BeamSearch]":
     """How each encoder is decoded with the language model."""
     from ortho_edge.beam_search import LanguageModel, SearchOptions
@@ -192,11 +208,19 @@ def _searches(
         words = dict.fromkeys(line.split()[0].upper() for line in lines if line.strip())
     search = beam_search(tokens, LanguageModel(arguments.lm), weights, words)
     if arguments.tune_on is None:
-        return dict.fromkeys(encoders, search)
+        return dict.fromkeys(model.encoders, search)
     cuts = development_set(arguments.tune_on, arguments.set, options)
     return {
-        name: tuned(search, encoder, cuts, tokens, features, arguments.tuning_utterances)
-        for name, encoder in encoders.items()
+        name: tuned(
+            search,
+            encoder,
+            cuts,
+            tokens,
+            model.features,
+            arguments.tuning_utterances,
+            model.limits,
+        )
+        for name, encoder in model.encoders.items()
     }
 
 
@@ -213,29 +237,49 @@ def _plot(
     print(f"written: {arguments.plot}")
 
 
-def _encoders(
-    model: Path, subnets: tuple[str, ...], threads: int
-) -> "tuple[dict[str, Encoder], Tokens, dict[str, dict[str, float]], Features]":
-    """Encoders by name, their symbols, what each costs, and what makes their input."""
-    if not model.is_dir():
-        if subnets:
-            raise UserError(f"--subnets names sizes of a checkpoint; {model} is one artefact")
-        from ortho_export.artefact import load_artefact
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """What is evaluated: encoders and costs by name, and what goes in and comes out."""
 
-        artefact = load_artefact(model, threads=threads)
-        encoder = {model.name: artefact.encode_batch}
-        return encoder, artefact.tokens, {model.name: {}}, artefact.features
+    encoders: "dict[str, Encoder]"
+    tokens: "Tokens"
+    costs: dict[str, dict[str, float]]
+    features: "Features"
+    limits: "Limits"
+
+
+def _model(path: Path, subnets: tuple[str, ...], threads: int) -> _Model:
+    from ortho_edge.data.examples import Limits
+
+    if path.is_dir():
+        return _checkpoint(path, subnets)
+    if subnets:
+        raise UserError(f"--subnets names sizes of a checkpoint; {path} is one artefact")
+    from ortho_export.artefact import load_artefact
+
+    artefact = load_artefact(path, threads=threads)
+    return _Model(
+        encoders={path.name: artefact.encode_batch},
+        tokens=artefact.tokens,
+        costs={path.name: {}},
+        features=artefact.features,
+        limits=Limits(shortest=artefact.min_frames, longest=artefact.max_frames),
+    )
+
+
+def _checkpoint(path: Path, subnets: tuple[str, ...]) -> _Model:
     from ortho_edge.checkpoint import load_checkpoint
     from ortho_edge.compaction import compact
+    from ortho_edge.data.examples import Limits
     from ortho_edge.data.features import fbank
 
-    checkpoint = load_checkpoint(model)
+    checkpoint = load_checkpoint(path)
     space = checkpoint.supernet.space
     encoders: dict[str, Encoder] = {}
     costs: dict[str, dict[str, float]] = {}
     known = [one.name for one in checkpoint.subnets]
     if unknown := [name for name in subnets if name not in known]:
-        raise UserError(f"{model} has no size {unknown[0]!r}; known: {', '.join(known)}")
+        raise UserError(f"{path} has no size {unknown[0]!r}; known: {', '.join(known)}")
     for one in checkpoint.subnets:
         if subnets and one.name not in subnets:
             continue
@@ -244,7 +288,9 @@ def _encoders(
             "params": space.cost(one.subnet, "params"),
             "flops_share": space.cost(one.subnet, "flops") / space.total_cost("flops"),
         }
-    return encoders, checkpoint.tokens, costs, fbank
+    return _Model(
+        encoders=encoders, tokens=checkpoint.tokens, costs=costs, features=fbank, limits=Limits()
+    )
 
 
 def _table(rates: "dict[str, ErrorRates]", costs: dict[str, dict[str, float]]) -> str:
@@ -266,6 +312,9 @@ def _table(rates: "dict[str, ErrorRates]", costs: dict[str, dict[str, float]]) -
         f"{some.utterances} utterances, {some.words} words, {some.speakers} speakers; "
         f"interval by drawing {some.resampled}"
     )
+    if some.inserted_words_per_minute is not None:
+        lines.append(f"words heard per minute of {some.wordless_seconds:.1f} s without speech:")
+        lines += [f"{name:<16}{one.inserted_words_per_minute:>8.2f}" for name, one in rates.items()]
     return "\n".join(lines)
 
 

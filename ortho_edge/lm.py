@@ -12,8 +12,8 @@ from ortho_edge.options import Range
 class Arguments:
     """Estimate an n-gram language model (interpolated modified Kneser-Ney) and write it as ARPA.
 
-    Texts are upper-cased. They are counted in memory: some ten million words fit; for more use
-    KenLM's lmplz or a published model.
+    Texts are normalised as transcripts are: upper case, no punctuation, figures in words. They are
+    counted in memory: some ten million words fit; for more use KenLM's lmplz or a published model.
     """
 
     text: tuple[Path, ...]
@@ -49,19 +49,21 @@ def main(arguments: Arguments) -> None:
 
 
 def sentences(path: Path) -> list[str]:
-    """The sentences of a text or of a table's column `text`, upper-cased.
+    """The sentences of a text or of a table's column `text`, normalised.
 
     Raises:
         UserError: There is no such file, it is no text, or the table lacks the column.
     """
     from ortho_edge.data.tables import read_table
+    from ortho_edge.data.transcripts import Normalizer
     from ortho_edge.lexicon import read_lines
 
     if path.suffix.lower() in (".tsv", ".csv"):
         lines = [row.fields["text"] for row in read_table(path, ("text",))]
     else:
         lines = read_lines(path, "text")
-    return [" ".join(line.upper().split()) for line in lines if line.strip()]
+    found = map(Normalizer(), lines)
+    return [one for one in found if one]
 
 
 if __name__ == "__main__":

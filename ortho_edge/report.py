@@ -29,6 +29,9 @@ class Arguments:
     set: tuple[str, ...] = ()
     """Sets to evaluate every size on: RECIPE/SET, such as digits/unseen, or a folder with
     transcripts.tsv and audio/<utterance>.flac. The error rates of training stand there anyway."""
+    skip_unreadable: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out utterances of --set without readable audio or without a reference, instead of
+    ending with an error; they are counted and named."""
     data: Path | None = None
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
     synthetic: tuple[Path, ...] = ()
@@ -67,7 +70,10 @@ def main(arguments: Arguments) -> None:
     sets = {name: speech_set(name, options) for name in arguments.set}
     work = [(number, name) for name in sets for number in range(len(runs))]
     for number, name in progress.track(work, "evaluating", unit="runs"):
-        runs[number] = with_scores(runs[number], name, score_sizes(runs[number], name, sets[name]))
+        scores = score_sizes(
+            runs[number], name, sets[name], skip_unreadable=arguments.skip_unreadable
+        )
+        runs[number] = with_scores(runs[number], name, scores)
     command = shlex.join(["python", "-m", "ortho_edge.report", *sys.argv[1:]])
     content = page(runs, fronts(runs[0].checkpoint, demands), command)
     write_atomically(arguments.out, content)

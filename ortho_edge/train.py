@@ -35,6 +35,9 @@ class Arguments:
     and tedlium2_384 what `python -m ortho_edge.prepare` wrote."""
     synthetic: tuple[Path, ...] = ()
     """Synthesised voices made by `python -m ortho_edge.synthesize`, for the digits recipe."""
+    skip_unreadable: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave utterances without readable audio or reference out of the development sets, instead
+    of ending with an error; they are counted and named. Of training speech they always are."""
     steps: Annotated[int, Range(2, 10**9)] | None = None
     """Updates, instead of the recipe's number."""
     targets: tuple[str, ...] = ()
@@ -80,8 +83,10 @@ def main(arguments: Arguments) -> None:
     """Trains and writes the checkpoint."""
     import torch
 
+    from ortho_edge.training.account import foreseen
     from ortho_edge.training.corpora import DataOptions
     from ortho_edge.training.distributed import started_ranks
+    from ortho_edge.training.outcome import REFERENCES
     from ortho_edge.training.recipes import recipe, with_elastic_front_end
     from ortho_edge.training.stopping import STOPPED_STATUS
     from ortho_edge.training.trainer import Trainer
@@ -117,6 +122,9 @@ def main(arguments: Arguments) -> None:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     corpus = chosen.corpus(DataOptions(root=arguments.data, synthetic=arguments.synthetic))
+    for name, cuts in corpus.development.items():
+        account = foreseen(cuts, corpus.tokens, REFERENCES)
+        account.check(f"{chosen.name}/{name}", skip_unreadable=arguments.skip_unreadable)
     folder = arguments.out or Path("runs") / chosen.name
     with started_ranks(device) as (ranks, own_device), _folder_for(ranks, folder):
         trainer = Trainer(

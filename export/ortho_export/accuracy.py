@@ -1,9 +1,11 @@
 """Word error rates of artefacts beside those of the fp32 encoder that they were made from."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from lhotse import CutSet
@@ -12,7 +14,9 @@ from torch import Tensor
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder
 from ortho_edge.conformer.architecture import subsampled_length
+from ortho_edge.data.examples import Limits
 from ortho_edge.tokens import Tokens
+from ortho_edge.training.account import foreseen
 from ortho_edge.training.corpora import DataOptions
 from ortho_edge.training.evaluation import (
     Encoder,
@@ -20,10 +24,15 @@ from ortho_edge.training.evaluation import (
     Transcript,
     error_rates,
     rates_by_group,
-    transcribe_cuts,
+    transcribe_set,
 )
 from ortho_edge.training.speech_sets import speaker_groups, speech_set
 from ortho_export.words import WordAgreement, word_agreement
+
+if TYPE_CHECKING:
+    from ortho_export.artefact import Recognizer
+
+logger = logging.getLogger(__name__)
 
 REFERENCE = "fp32"
 
@@ -75,6 +84,7 @@ def measure_accuracy(
     artefacts: Mapping[str, Encoder],
     speech: DevSet,
     tokens: Tokens,
+    limits: Limits | None = None,
 ) -> Accuracy:
     """Word error rates on a development set, every utterance alone as on a device.
 
@@ -83,12 +93,19 @@ def measure_accuracy(
         artefacts: `Recognizer.encode_batch` by file.
         speech: The development set.
         tokens: Symbols of the outputs.
+        limits: What the artefacts take; other utterances are left out, and logged.
 
     Raises:
-        UserError: The set has no words, or an utterance that an artefact does not take.
+        UserError: The set has no words, or an utterance without readable audio or reference.
     """
     encoders = {REFERENCE: reference, **{name: alone(one) for name, one in artefacts.items()}}
-    transcripts = transcribe_cuts(encoders, speech.cuts, tokens)
+    limits = replace(limits or Limits(), empty_references=False)
+    foreseen(speech.cuts, tokens, limits).check(speech.name, option=None)
+    heard = transcribe_set(encoders, speech.cuts, tokens, limits=limits)
+    heard.account.check(speech.name, option=None)
+    if heard.account.omitted:
+        logger.warning("development set %s: %s", speech.name, "; ".join(heard.account.lines()))
+    transcripts = heard.transcripts
     members = speaker_groups(speech.cuts)
     try:
         rates = {name: error_rates(texts) for name, texts in transcripts.items()}
@@ -126,6 +143,16 @@ def _accuracy(name: str, rates: Mapping[str, ErrorRates]) -> Accuracy:
         fp32=rates[REFERENCE].wer,
         artefacts={file: one.wer for file, one in rates.items() if file != REFERENCE},
         words=rates[REFERENCE].words,
+    )
+
+
+def limits_of(recognizers: Iterable["Recognizer"]) -> Limits:
+    """What all of some artefacts take."""
+    every = list(recognizers)
+    longest = [one.max_frames for one in every if one.max_frames is not None]
+    return Limits(
+        shortest=max((one.min_frames for one in every), default=0),
+        longest=min(longest, default=None),
     )
 
 

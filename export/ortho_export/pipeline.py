@@ -18,7 +18,7 @@ from ortho_edge.fleet import Demand, select_for_all
 from ortho_edge.precision import BY_DEFAULT, Precision
 from ortho_edge.selector import Selection
 from ortho_edge.subnet import Subnet
-from ortho_export.accuracy import Accuracy, measure_accuracy
+from ortho_export.accuracy import Accuracy, limits_of, measure_accuracy
 from ortho_export.artefact import Recognizer, load_artefact
 from ortho_export.auto import Choice, LatencyFrom, choose, predicted_ms
 from ortho_export.calibration import Calibration, speech_for
@@ -98,7 +98,11 @@ def export(request: Request) -> Export:
             with stage("measuring error rates"):
                 encoders = {request.file(*key): one.encode_batch for key, one in tried.items()}
                 accuracy = measure_accuracy(
-                    model.encoder, encoders, request.dev_set, model.checkpoint.tokens
+                    model.encoder,
+                    encoders,
+                    request.dev_set,
+                    model.checkpoint.tokens,
+                    limits_of(tried.values()),
                 )
         choices = _choose(request, model, tried, accuracy)
         for runtime, precision in request.tries:

@@ -8,6 +8,7 @@ from lhotse.cut import Cut
 from lhotse.supervision import AlignmentItem
 
 from ortho_edge.data.audio import SAMPLE_RATE
+from ortho_edge.data.transcripts import normalizer
 
 UNKNOWN = -1
 """Nothing is known about the frame."""
@@ -16,6 +17,11 @@ UNKNOWN = -1
 @runtime_checkable
 class Vocabulary(Protocol):
     """What batches need of the tokens."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What the ids mean."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Returns ids; raises ValueError where a character has none."""
@@ -58,10 +64,11 @@ def _aligned(cut: Cut, tokens: Vocabulary) -> list[tuple[AlignmentItem, list[int
         return []
     supervision = cut.supervisions[0]
     tiers = supervision.alignment or {}
+    normalized = normalizer(tokens)
     if "symbol" in tiers:
-        ids = tokens.encode(supervision.text or "")
+        ids = tokens.encode(normalized(supervision.text or ""))
         return [(item, [one]) for item, one in zip(tiers["symbol"], ids, strict=True)]
-    return [(item, tokens.encode(item.symbol)) for item in tiers.get("word", [])]
+    return [(item, tokens.encode(normalized(item.symbol))) for item in tiers.get("word", [])]
 
 
 def spread_evenly(cut: Cut, samples: np.ndarray, tokens: Vocabulary) -> Cut:
@@ -77,7 +84,7 @@ def spread_evenly(cut: Cut, samples: np.ndarray, tokens: Vocabulary) -> Cut:
     """
     supervision = cut.supervisions[0]
     try:
-        ids = tokens.encode(supervision.text or "")
+        ids = tokens.encode(normalizer(tokens)(supervision.text or ""))
     except ValueError:
         return cut
     start, stop = loud_stretch(samples)

@@ -29,13 +29,21 @@ from torch.utils.data import DataLoader, Dataset
 from ortho_edge.conformer.architecture import subsampled_length
 from ortho_edge.data.alignment import UNKNOWN, Vocabulary
 from ortho_edge.data.augmentation import Augmentation
-from ortho_edge.data.examples import Example, SkipError, evaluation_example, training_example
+from ortho_edge.data.examples import (
+    Example,
+    Limits,
+    Omission,
+    SkipError,
+    evaluation_example,
+    training_example,
+)
 from ortho_edge.data.features import NUM_BINS, fbank
 from ortho_edge.data.waveforms import WaveformCache, each_cut, shared_cache
 
 logger = logging.getLogger(__name__)
 
 _CUTS_FOR_BUCKETS = 10_000
+_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,8 @@ class Batch:
     """Names of the cuts."""
     speakers: tuple[str, ...]
     """Speakers; empty where unknown."""
+    seconds: tuple[float, ...] = ()
+    """Duration of the audio of each utterance."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Cuts left out since the previous batch, by reason."""
     position: int = 0
@@ -128,7 +138,8 @@ def training_batches(
     )
     batches = islice(iter(sampler), skip_batches, None)
     parts = batches if num_parts == 1 else (_part(one, part, num_parts) for one in batches)
-    yield from _batches(parts, prepare, num_workers, skip_batches, num_parts > 1)
+    naming = _FirstNamed() if epoch == 0 else None
+    yield from _batches(parts, prepare, num_workers, skip_batches, num_parts > 1, naming)
 
 
 def evaluation_batches(
@@ -139,6 +150,8 @@ def evaluation_batches(
     num_workers: int = 0,
     cache: bool | WaveformCache = False,
     features: Callable[[np.ndarray], torch.Tensor] = fbank,
+    limits: Limits | None = None,
+    on_omission: Callable[[Omission], None] | None = None,
 ) -> Iterator[Batch]:
     """Makes batches of every readable cut, unchanged, the same way each time.
 
@@ -151,9 +164,12 @@ def evaluation_batches(
         num_workers: Loader processes; 0 loads in this process.
         cache: Keep decoded waveforms, as int16, in the given cache or in the one of this process.
         features: What encoders take, of samples; the samples themselves for an encoder of audio.
+        limits: Cuts that are left out although they can be read; none by default.
+        on_omission: Is told of each cut that is left out, when it is.
 
     Yields:
-        Batches of every cut whose audio can be read; others are counted in `Batch.skipped`.
+        Batches of every cut whose audio can be read; others are counted in `Batch.skipped`, but for
+        those after the last batch.
     """
     if not cuts.is_lazy:
         cuts = cuts.sort_by_duration(ascending=True)
@@ -161,8 +177,10 @@ def evaluation_batches(
     with _eager_by_choice():
         sampler = DynamicCutSampler(cuts, max_duration=max_duration, world_size=1, rank=0)
     kept = _chosen(cache)
-    prepare = partial(evaluation_example, tokens=tokens, cache=kept, features=features)
-    yield from _batches(iter(sampler), prepare, num_workers, 0)
+    prepare = partial(
+        evaluation_example, tokens=tokens, cache=kept, features=features, limits=limits
+    )
+    yield from _batches(iter(sampler), prepare, num_workers, 0, False, on_omission)
 
 
 def _chosen(cache: bool | WaveformCache) -> WaveformCache | None:
@@ -206,21 +224,33 @@ def _eager_by_choice() -> Iterator[None]:
         yield
 
 
+class _FirstNamed:
+    """Logs the first cuts that are left out for each reason; all of them are counted elsewhere."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, one: Omission) -> None:
+        self.counts[one.reason] += 1
+        if self.counts[one.reason] <= _NAMED:
+            logger.warning("left out, %s: %s: %s", one.reason, one.utterance, one.detail)
+
+
 class _Loader(Dataset):
     """Maps the cuts of a batch to its examples; the sampler's items are the indices."""
 
     def __init__(self, prepare: partial) -> None:
         self.prepare = prepare
 
-    def __getitem__(self, cuts: CutSet) -> tuple[list[Example], Counter]:
-        examples, skipped = [], Counter()
+    def __getitem__(self, cuts: CutSet) -> tuple[list[Example], list[Omission]]:
+        examples, omitted = [], []
         with _one_thread():
             for cut in each_cut(cuts):
                 try:
                     examples.append(self.prepare(cut))
                 except SkipError as reason:
-                    skipped[str(reason)] += 1
-        return examples, skipped
+                    omitted.append(Omission.of(cut, reason))
+        return examples, omitted
 
 
 def _batches(
@@ -229,6 +259,7 @@ def _batches(
     num_workers: int,
     done: int,
     keep_empty: bool = False,
+    on_omission: Callable[[Omission], None] | None = None,
 ) -> Iterator[Batch]:
     loader = DataLoader(
         _Loader(prepare),
@@ -239,12 +270,15 @@ def _batches(
         worker_init_fn=_start_worker,
     )
     carried = Counter()
-    for position, (examples, skipped) in enumerate(loader, start=done + 1):
-        carried.update(skipped)
+    for position, (examples, omitted) in enumerate(loader, start=done + 1):
+        carried.update(one.reason for one in omitted)
+        if on_omission is not None:
+            for one in omitted:
+                on_omission(one)
         if examples or keep_empty:
             yield _collate(examples, dict(carried), position)
             carried = Counter()
-    if carried:
+    if carried and (on_omission is None or isinstance(on_omission, _FirstNamed)):
         logger.warning("skipped after the last batch: %s", dict(carried))
 
 
@@ -290,6 +324,7 @@ def _collate(examples: list[Example], skipped: dict[str, int], position: int) ->
         texts=tuple(e.text for e in examples),
         cut_ids=tuple(e.cut_id for e in examples),
         speakers=tuple(e.speaker for e in examples),
+        seconds=tuple(e.seconds for e in examples),
         skipped=skipped,
         position=position,
     )

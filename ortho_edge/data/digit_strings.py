@@ -5,7 +5,7 @@ from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.cut import MixedCut, MixTrack, PaddingCut
 from lhotse.supervision import AlignmentItem
 
-from ortho_edge.data.waveforms import MIXDOWN, each_cut
+from ortho_edge.data.waveforms import MIXDOWN, UNREADABLE, each_cut
 
 Range = tuple[float, float]
 
@@ -128,7 +128,13 @@ def _string(name: str, digits: list[MonoCut], silences: list[float]) -> MixedCut
             channel=digit.channel,
             supervisions=[supervision] if index == 0 else [],
             recording=digit.recording,
-            custom={MIXDOWN: True} if (digit.custom or {}).get(MIXDOWN) else None,
+            custom=_about_audio(digit),
         )
         tracks.append(MixTrack(cut=track_cut, offset=start / rate))
     return MixedCut(id=name, tracks=tracks)
+
+
+def _about_audio(cut: MonoCut) -> dict | None:
+    """What a cut's custom fields say of its recording."""
+    custom = cut.custom or {}
+    return {name: custom[name] for name in (MIXDOWN, UNREADABLE) if name in custom} or None

@@ -31,6 +31,7 @@ from ortho_edge.cli import UserError
 from ortho_edge.data.archives import ARCHIVES, musan_noise
 from ortho_edge.data.cut_files import read_cuts
 from ortho_edge.data.prepared_facts import DESCRIPTION, Facts
+from ortho_edge.data.transcripts import Normalizer
 from ortho_edge.data.waveforms import each_cut
 from ortho_edge.lexicon import Lexicon, lexicon_tokens, with_lexicon
 from ortho_edge.tokens import Tokens, character_tokens, sentencepiece_tokens
@@ -152,8 +153,9 @@ def _write_symbols(wanted: Preparation, lexicon: Lexicon | None, training: Seque
     """
     if not training:
         raise UserError("symbols are made from training transcripts: name a train part")
+    normalized = Normalizer()
     texts = [
-        cut.supervisions[0].text or ""
+        normalized(cut.supervisions[0].text or "")
         for part in training
         for cut in each_cut(_read_cuts(wanted.out, part))
     ]

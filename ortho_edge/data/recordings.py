@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
-from lhotse.cut import Cut
 
 from ortho_edge.cli import UserError
 from ortho_edge.data.audio import ROUNDING_SECONDS, SAMPLE_RATE, say_resampled
@@ -27,13 +26,11 @@ from ortho_edge.data.audio_files import (
     read_header,
 )
 from ortho_edge.data.tables import Row, check_unique, read_table
-from ortho_edge.data.waveforms import MIXDOWN
+from ortho_edge.data.waveforms import MIXDOWN, UNREADABLE
 
 logger = logging.getLogger(__name__)
 
 TABLES = ("transcripts.tsv", "transcripts.csv")
-UNREADABLE = "unreadable"
-"""Custom field of a cut whose audio cannot be read: reason and message."""
 UNKNOWN_SECONDS = "unknown_seconds"
 """Custom field of such a cut where the table does not tell the duration."""
 _NAMED = 5
@@ -77,12 +74,6 @@ def transcribed_cuts(
             f"{table}: no audio of {len(rows)} utterances can be read: {left_out[0][1]}"
         )
     return cuts
-
-
-def unreadable_because(cut: Cut) -> AudioError | None:
-    """Why the audio of a cut cannot be read, if that was found when its table was."""
-    found = (getattr(cut, "custom", None) or {}).get(UNREADABLE)
-    return None if found is None else AudioError(found[1], reason=found[0])
 
 
 def _table(source: Path) -> Path:

@@ -5,6 +5,7 @@ transforms or signal-to-noise ratios is left to lhotse.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -27,6 +28,8 @@ _INT16_SCALE = 32767.0
 MIXDOWN = "mixdown"
 """Custom field of a cut whose channels become one by the rule of `ortho_edge.data.audio`; without
 it the cut names its channel."""
+UNREADABLE = "unreadable"
+"""Custom field of a cut whose audio cannot be read: reason and message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,12 @@ class _Stretch:
     channel: int | None
     first: int
     count: int
+
+
+def unreadable_because(cut: Cut) -> AudioError | None:
+    """Why the audio of a cut cannot be read, if that was found when its table was."""
+    found = (getattr(cut, "custom", None) or {}).get(UNREADABLE)
+    return None if found is None else AudioError(found[1], reason=found[0])
 
 
 class WaveformCache:
@@ -73,11 +82,9 @@ class WaveformCache:
     def fill(self, cuts: CutSet) -> None:
         """Decodes all plain audio that ``cuts`` need; what cannot be read is left for later."""
         for cut in each_cut(cuts):
-            for _, stretch in _stretches(cut) or ():
-                try:
+            with suppress(AudioError):
+                for _, stretch in _stretches(cut) or ():
                     self.read(stretch)
-                except AudioError:
-                    continue
 
 
 @lru_cache(maxsize=1)
@@ -137,7 +144,13 @@ def _stretches(cut: Cut) -> list[tuple[int, _Stretch]] | None:
 
 
 def _stretch(cut: MonoCut) -> _Stretch | None:
-    """Returns where a cut's samples lie, or None if they are not simply a part of a file."""
+    """Returns where a cut's samples lie, or None if they are not simply a part of a file.
+
+    Raises:
+        AudioError: It is known that they cannot be read.
+    """
+    if (error := unreadable_because(cut)) is not None:
+        raise error
     recording = cut.recording
     if recording is None or recording.transforms or len(recording.sources) != 1:
         return None

@@ -149,7 +149,9 @@ def _cost_table(front: Front) -> Table:
 
 def _score_table(run: Run, name: str, scores: Mapping[str, Scores]) -> Table:
     groups = sorted({group for one in scores.values() for group in one.groups})
-    some = next(iter(scores.values())).rates
+    first = next(iter(scores.values()))
+    some, account = first.rates, first.account
+    scored = f" {'; '.join(account.lines())}." if account is not None else ""
     return Table(
         title=f"Error rates on {name}",
         header=("size", "WER, % (95 %)", "CER, %", *(f"WER, {group}" for group in groups)),
@@ -163,7 +165,7 @@ def _score_table(run: Run, name: str, scores: Mapping[str, Scores]) -> Table:
             for size, one in scores.items()
         ],
         note=f"{some.utterances} utterances, {some.words} words, {some.speakers} speakers; greedy "
-        f"decoding; intervals by drawing {some.resampled}.",
+        f"decoding; intervals by drawing {some.resampled}.{scored}",
     )
 
 

@@ -11,14 +11,16 @@ from lhotse import CutSet
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint
 from ortho_edge.cli import UserError
+from ortho_edge.data.examples import Limits
 from ortho_edge.json_files import number, parse_json, table
+from ortho_edge.training.account import Account, foreseen
 from ortho_edge.training.evaluation import (
     ErrorRates,
     Transcript,
     encode_gated,
     error_rates,
     rates_by_group,
-    transcribe_cuts,
+    transcribe_set,
 )
 from ortho_edge.training.metrics import METRICS
 from ortho_edge.training.speech_sets import speaker_groups
@@ -32,6 +34,8 @@ class Scores:
     groups: Mapping[str, ErrorRates]
     """By group of speakers, where the corpus states their age; else empty."""
     transcripts: Sequence[Transcript]
+    account: Account | None = None
+    """What of the set was scored, and what not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,31 +117,38 @@ def _logged(name: str, value: object) -> float:
     return number(value, name)
 
 
-def score_sizes(run: Run, name: str, cuts: CutSet) -> dict[str, Scores]:
+def score_sizes(
+    run: Run, name: str, cuts: CutSet, *, skip_unreadable: bool = False
+) -> dict[str, Scores]:
     """Greedy error rates of every size of a run on a set.
 
     Args:
         run: The checkpoint.
         name: Of the set, for messages.
         cuts: The set.
+        skip_unreadable: Leave out utterances without readable audio or reference.
 
     Raises:
-        UserError: The set has no reference words.
+        UserError: The set has no reference words or, without `skip_unreadable`, such utterances.
     """
     supernet, cpu = run.checkpoint.supernet, torch.device("cpu")
     encoders = {
         one.name: partial(encode_gated, supernet, one, cpu) for one in run.checkpoint.subnets
     }
-    transcripts = transcribe_cuts(encoders, cuts, run.checkpoint.tokens)
+    limits = Limits(empty_references=False)
+    foreseen(cuts, run.checkpoint.tokens, limits).check(name, skip_unreadable=skip_unreadable)
+    heard = transcribe_set(encoders, cuts, run.checkpoint.tokens, limits=limits)
+    heard.account.check(name, skip_unreadable=skip_unreadable)
     groups = speaker_groups(cuts)
     try:
         return {
             size: Scores(
-                rates=error_rates(texts),
+                rates=error_rates(texts, omitted=heard.account.omitted),
                 groups=rates_by_group(texts, groups),
                 transcripts=texts,
+                account=heard.account,
             )
-            for size, texts in transcripts.items()
+            for size, texts in heard.transcripts.items()
         }
     except ValueError as error:
         raise UserError(f"set {name!r}: {error}") from error

@@ -16,6 +16,7 @@ from ortho_edge.data.audio import AudioError
 from ortho_edge.data.digit_strings import digit_strings
 from ortho_edge.data.preparation import CHARACTERS, PreparedCorpus
 from ortho_edge.data.sounds import TRAINED, sound_cuts
+from ortho_edge.data.transcripts import Normalizer
 from ortho_edge.data.waveforms import each_cut, load_cut, shared_cache
 from ortho_edge.tokens import Tokens, character_tokens
 
@@ -79,7 +80,11 @@ class DataOptions:
 
 def is_digits(text: str) -> bool:
     """Whether a text consists of digit words alone."""
-    return bool(text) and set(text.split()) <= set(DIGITS)
+    words = _normalized(text).split()
+    return bool(words) and set(words) <= set(DIGITS)
+
+
+_normalized = Normalizer(digit_by_digit=True)
 
 
 def _text(cut: Cut) -> str:
@@ -140,9 +145,14 @@ def digits_corpus(
             cuts += sound_cuts(tuple(TRAINED), sounds, SOUND_SECONDS, epoch)
         return CutSet.from_cuts(cuts)
 
-    dev_takes = corpora.fsdd(root, speakers=speakers, takes=TEST_TAKES).to_eager()
+    dev_takes = corpora.fsdd(
+        root, speakers=speakers, takes=TEST_TAKES, keep_unreadable=True
+    ).to_eager()
     dev_cuts = _strings(dev_takes, 160, 3, 8, 1, "dev")
-    dev_cuts += _filtered(corpora.speechocean762(root, "dev"), lambda cut: is_digits(_text(cut)))
+    dev_cuts += _filtered(
+        corpora.speechocean762(root, "dev", keep_unreadable=True),
+        lambda cut: is_digits(_text(cut)),
+    )
     dev_cuts += voices.development()
 
     return Corpus(
@@ -151,10 +161,20 @@ def digits_corpus(
         development={"dev": CutSet.from_cuts(dev_cuts)},
         test={
             "unseen": lambda: CutSet.from_cuts(
-                _strings(corpora.fsdd(root, speakers=[HELD_OUT_SPEAKER]), 400, 3, 8, 2, "unseen")
+                _strings(
+                    corpora.fsdd(root, speakers=[HELD_OUT_SPEAKER], keep_unreadable=True),
+                    400,
+                    3,
+                    8,
+                    2,
+                    "unseen",
+                )
             ),
             "speechocean762-digits": lambda: CutSet.from_cuts(
-                _filtered(corpora.speechocean762(root, "test"), lambda cut: is_digits(_text(cut)))
+                _filtered(
+                    corpora.speechocean762(root, "test", keep_unreadable=True),
+                    lambda cut: is_digits(_text(cut)),
+                )
             ),
         },
     )
@@ -235,8 +255,10 @@ def speechocean762_corpus(
     return Corpus(
         tokens=tokens,
         training_cuts=lambda epoch, progress: epochs()[progress < short_first],
-        development={"dev": corpora.speechocean762(root, "dev").to_eager()},
-        test={"test": lambda: corpora.speechocean762(root, "test").to_eager()},
+        development={"dev": corpora.speechocean762(root, "dev", keep_unreadable=True).to_eager()},
+        test={
+            "test": lambda: corpora.speechocean762(root, "test", keep_unreadable=True).to_eager()
+        },
     )
 
 

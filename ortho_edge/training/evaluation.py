@@ -1,7 +1,9 @@
 """Error rates of encoders on a corpus, with how far chance could move them."""
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import jiwer
@@ -12,10 +14,14 @@ from torch import Tensor
 
 from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.data.dataset import evaluation_batches
+from ortho_edge.data.examples import Limits, Omission
 from ortho_edge.data.features import fbank
 from ortho_edge.decoding import greedy_text
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import Tokens
+from ortho_edge.training.account import Account
+
+logger = logging.getLogger(__name__)
 
 Encoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Features (B, T, 80) and lengths (B,) to log-probabilities (B, T', V) and lengths (B,)."""
@@ -29,12 +35,26 @@ FEWEST_SPEAKERS = 10
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said and what was understood."""
+    """What was said and what was understood; `seconds` is how long it took to say."""
 
     cut_id: str
     speaker: str
     reference: str
     hypothesis: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What encoders made of a set.
+
+    Attributes:
+        transcripts: By encoder, in one order.
+        account: What of the set they are of, and what not.
+    """
+
+    transcripts: dict[str, list[Transcript]]
+    account: Account
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +67,15 @@ class ErrorRates:
         cer: Character error rate.
         cer_interval: 95 % bootstrap interval of the character error rate.
         words: Reference words.
-        utterances: Utterances.
-        speakers: Speakers.
+        utterances: Utterances with a reference, which are those of the rates.
+        speakers: Speakers of them.
         resampled: What the bootstrap drew, `speakers` or `utterances`.
+        seconds: Audio of the utterances.
+        wordless_seconds: Audio in which, by its empty reference, nothing is said.
+        inserted_words: Words heard in it; they count in no rate.
+        inserted_words_per_minute: The same per minute; None without such audio.
+        not_scored: Utterances that were left out, by reason.
+        not_scored_seconds: Audio of those whose length is known.
     """
 
     wer: float
@@ -60,14 +86,24 @@ class ErrorRates:
     utterances: int
     speakers: int
     resampled: str
+    seconds: float = 0.0
+    wordless_seconds: float = 0.0
+    inserted_words: int = 0
+    inserted_words_per_minute: float | None = None
+    not_scored: Mapping[str, int] = field(default_factory=dict)
+    not_scored_seconds: float = 0.0
 
 
-def error_rates(transcripts: Sequence[Transcript], seed: int = 0) -> ErrorRates:
+def error_rates(
+    transcripts: Sequence[Transcript], seed: int = 0, omitted: Sequence[Omission] = ()
+) -> ErrorRates:
     """WER and CER of transcripts, and their bootstrap intervals.
 
     Args:
-        transcripts: At least one reference word in total.
+        transcripts: At least one reference word in total. Those without a reference are audio in
+            which nothing is said; words heard there are counted by themselves.
         seed: Of the bootstrap.
+        omitted: What of the set was not transcribed.
 
     Raises:
         ValueError: There is no reference word to compare with.
@@ -79,6 +115,9 @@ def error_rates(transcripts: Sequence[Transcript], seed: int = 0) -> ErrorRates:
     wrong, characters = np.array([character_errors(one) for one in spoken], dtype=np.float64).T
     groups = resampling_groups(spoken)
     speakers = len({one.speaker for one in spoken})
+    wordless = [one for one in transcripts if not one.reference.strip()]
+    inserted = sum(len(one.hypothesis.split()) for one in wordless)
+    silence = sum(one.seconds for one in wordless)
     return ErrorRates(
         wer=float(100 * wrong_words.sum() / words.sum()),
         wer_interval=_bootstrap(wrong_words, words, groups, seed),
@@ -88,6 +127,12 @@ def error_rates(transcripts: Sequence[Transcript], seed: int = 0) -> ErrorRates:
         utterances=len(spoken),
         speakers=speakers,
         resampled="speakers" if speakers >= FEWEST_SPEAKERS else "utterances",
+        seconds=sum(one.seconds for one in spoken),
+        wordless_seconds=silence,
+        inserted_words=inserted,
+        inserted_words_per_minute=60 * inserted / silence if silence else None,
+        not_scored=dict(Counter(one.reason for one in omitted)),
+        not_scored_seconds=sum(one.seconds or 0.0 for one in omitted),
     )
 
 
@@ -98,14 +143,12 @@ def rates_by_group(
 
     Args:
         transcripts: Of one model.
-        groups: The group of an utterance by its name; others are left out.
-
-    Raises:
-        ValueError: A group has no reference word.
+        groups: The group of an utterance by its name; others are left out, and so is a group of
+            which no utterance has a reference.
     """
     members: dict[str, list[Transcript]] = {}
     for one in transcripts:
-        if one.cut_id in groups:
+        if one.cut_id in groups and one.reference.strip():
             members.setdefault(groups[one.cut_id], []).append(one)
     return {group: error_rates(members[group]) for group in sorted(members)}
 
@@ -143,7 +186,6 @@ def _bootstrap(
     return float(low), float(high)
 
 
-@torch.inference_mode()
 def transcribe_cuts(
     encoders: Mapping[str, Encoder],
     cuts: CutSet,
@@ -152,6 +194,23 @@ def transcribe_cuts(
     features: Callable[[np.ndarray], Tensor] = fbank,
     decoders: Mapping[str, Decoder] | None = None,
 ) -> dict[str, list[Transcript]]:
+    """The transcripts of `transcribe_set`; what is left out is logged."""
+    heard = transcribe_set(encoders, cuts, tokens, batch_seconds, features, decoders)
+    if heard.account.omitted:
+        logger.warning("%s", "; ".join(heard.account.lines()))
+    return heard.transcripts
+
+
+@torch.inference_mode()
+def transcribe_set(
+    encoders: Mapping[str, Encoder],
+    cuts: CutSet,
+    tokens: Tokens,
+    batch_seconds: float = 200.0,
+    features: Callable[[np.ndarray], Tensor] = fbank,
+    decoders: Mapping[str, Decoder] | None = None,
+    limits: Limits | None = None,
+) -> Heard:
     """Transcripts of every cut by each of the encoders, features computed once.
 
     Args:
@@ -161,9 +220,18 @@ def transcribe_cuts(
         batch_seconds: Audio in a batch.
         features: Makes what the encoders take, see `evaluation_batches`.
         decoders: How an encoder of that name is decoded; greedily where there is none.
+        limits: Which cuts are left out although they can be read; none by default.
     """
     results: dict[str, list[Transcript]] = {name: [] for name in encoders}
-    batches = evaluation_batches(cuts, tokens=tokens, max_duration=batch_seconds, features=features)
+    omitted: list[Omission] = []
+    batches = evaluation_batches(
+        cuts,
+        tokens=tokens,
+        max_duration=batch_seconds,
+        features=features,
+        limits=limits,
+        on_omission=omitted.append,
+    )
     for batch in batches:
         for name, encoder in encoders.items():
             decode = (decoders or {}).get(name) or partial(greedy_text, tokens=tokens)
@@ -172,11 +240,12 @@ def transcribe_cuts(
             texts = [
                 decode(row[:length]) for row, length in zip(rows, lengths.tolist(), strict=True)
             ]
-            results[name] += [
-                Transcript(*fields)
-                for fields in zip(batch.cut_ids, batch.speakers, batch.texts, texts, strict=True)
-            ]
-    return results
+            columns = (batch.cut_ids, batch.speakers, batch.texts, texts, batch.seconds)
+            results[name] += [Transcript(*fields) for fields in zip(*columns, strict=True)]
+    some = next(iter(results.values()), [])
+    spoken = {one.cut_id: one.reference for one in some}
+    account = Account.of(spoken, sum(one.seconds for one in some), omitted, tokens)
+    return Heard(transcripts=results, account=account)
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ortho_edge.beam_search import BeamSearch, LanguageModel, SearchOptions
 from ortho_edge.data.dataset import evaluation_batches
+from ortho_edge.data.examples import Limits
 from ortho_edge.data.features import fbank
 from ortho_edge.data.waveforms import each_cut
 from ortho_edge.lexicon import LexiconTokens
@@ -64,6 +65,7 @@ def tuned(
     tokens: Tokens,
     features: Callable[[np.ndarray], Tensor] = fbank,
     most: int = TUNING_UTTERANCES,
+    limits: Limits | None = None,
 ) -> BeamSearch:
     """The search with the weights of fewest word errors: first `lm_weight`, then `word_score`.
 
@@ -74,11 +76,12 @@ def tuned(
         tokens: The encoder's symbols.
         features: Makes what the encoder takes, see `evaluation_batches`.
         most: Utterances that choose.
+        limits: What the encoder takes; other utterances are logged.
 
     Raises:
         ValueError: The data has no words.
     """
-    outputs = _outputs(encoder, cuts, tokens, features, most)
+    outputs = _outputs(encoder, cuts, tokens, features, most, limits)
     best, fewest = search, _wer(search, outputs)
     for name, values in (("lm_weight", LM_WEIGHTS), ("word_score", WORD_SCORES)):
         around = best.options
@@ -97,11 +100,15 @@ def _outputs(
     tokens: Tokens,
     features: Callable[[np.ndarray], Tensor],
     most: int,
+    limits: Limits | None,
 ) -> list[tuple[str, np.ndarray]]:
     outputs: list[tuple[str, np.ndarray]] = []
     every = list(each_cut(cuts))
     some = CutSet.from_cuts(every[:: math.ceil(len(every) / most) or 1])
-    for batch in evaluation_batches(some, tokens=tokens, max_duration=200.0, features=features):
+    batches = evaluation_batches(
+        some, tokens=tokens, max_duration=200.0, features=features, limits=limits
+    )
+    for batch in batches:
         log_probs, lengths = encoder(batch.features, batch.feature_lengths)
         rows = log_probs.float().cpu().numpy()
         outputs += [

@@ -1,6 +1,7 @@
 """What a run ends in: the error rates of its sizes, and the record of where they come from."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,25 +11,44 @@ import numpy as np
 import torch
 
 from ortho_edge.checkpoint import TrainedSubnet
+from ortho_edge.data.examples import Limits
 from ortho_edge.ortho_softmax import Target
 from ortho_edge.supernet import Supernet
 from ortho_edge.training.corpora import Corpus
-from ortho_edge.training.evaluation import encode_gated, error_rates, transcribe_cuts
+from ortho_edge.training.evaluation import encode_gated, error_rates, transcribe_set
 from ortho_edge.training.provenance import package_versions, training_data
 from ortho_edge.training.recipes import Recipe
 from ortho_edge.training.state import Progress
+
+logger = logging.getLogger(__name__)
+
+REFERENCES = Limits(empty_references=False)
 
 
 def development_rates(
     supernet: Supernet, sizes: Sequence[TrainedSubnet], corpus: Corpus, device: torch.device
 ) -> dict[str, float]:
-    """WER and CER of every size on the development sets, in per cent, by `SET_RATE/SIZE`."""
+    """WER and CER of every size on the development sets, in per cent, by `SET_RATE/SIZE`.
+
+    What of a set is not scored is logged, and counted as `SET_not_scored` and
+    `SET_not_scored_seconds`.
+    """
     supernet.eval()
     encoders = {one.name: partial(encode_gated, supernet, one, device) for one in sizes}
     numbers: dict[str, float] = {}
     for name, cuts in corpus.development.items():
-        for size, transcripts in transcribe_cuts(encoders, cuts, corpus.tokens).items():
-            rates = error_rates(transcripts)
+        heard = transcribe_set(encoders, cuts, corpus.tokens, limits=REFERENCES)
+        omitted = heard.account.omitted
+        if omitted or heard.account.unspelled:
+            logger.warning("development set %s: %s", name, "; ".join(heard.account.lines()))
+        if omitted:
+            seconds = sum(one.seconds or 0.0 for one in omitted)
+            numbers |= {
+                f"{name}_not_scored": float(len(omitted)),
+                f"{name}_not_scored_seconds": seconds,
+            }
+        for size, transcripts in heard.transcripts.items():
+            rates = error_rates(transcripts, omitted=omitted)
             numbers |= {f"{name}_wer/{size}": rates.wer, f"{name}_cer/{size}": rates.cer}
     supernet.train()
     return numbers

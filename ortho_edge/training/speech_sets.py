@@ -12,18 +12,18 @@ from ortho_edge.training.recipes import RECIPES, recipe
 
 
 def speech_set(name: str, options: DataOptions) -> CutSet:
-    """The utterances of a set, each with its words.
+    """The utterances of a set, each with its words, also those whose audio cannot be read.
 
     Args:
-        name: RECIPE/SET, such as `digits/dev`, or a folder with `transcripts.tsv` and
-            `audio/<utterance>.flac` (the columns utterance, speaker and text are read).
+        name: RECIPE/SET, such as `digits/dev`, or a folder with `transcripts.tsv` (or `.csv`) and
+            `audio`, see `ortho_edge.data.recordings`; or such a table.
         options: Where the corpora are.
 
     Raises:
         UserError: There is no such set or folder, or its corpora are absent.
     """
-    if Path(name).is_dir():
-        return synthetic(name)
+    if Path(name).exists():
+        return synthetic(name, keep_unreadable=True)
     first, slash, part = name.partition("/")
     if not slash or first not in RECIPES:
         raise UserError(
@@ -43,7 +43,7 @@ def speaker_groups(cuts: CutSet) -> dict[str, str]:
     return {
         cut_id: "children" if age < CHILDREN_BELOW else "adults"
         for cut_id, age in ages.items()
-        if age is not None
+        if isinstance(age, int)
     }
 
 

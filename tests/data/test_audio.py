@@ -101,6 +101,8 @@ def broken_file(folder: Path, kind: str) -> Path:
         soundfile.write(path, np.array([0.0, np.nan, 0.1]), 16000, "FLOAT")
     elif kind == "infinite":
         soundfile.write(path, np.array([0.0, np.inf, 0.1]), 16000, "FLOAT")
+    elif kind == "huge":
+        soundfile.write(path, np.array([0.0, 3e38, -3e38, 0.1] * 50), 8000, "FLOAT")
     elif kind == "folder":
         path.mkdir()
     return path
@@ -116,6 +118,7 @@ def broken_file(folder: Path, kind: str) -> Path:
         ("no-samples", "empty"),
         ("nan", "non-finite"),
         ("infinite", "non-finite"),
+        ("huge", "unreadable"),
     ],
 )
 def test_unusable_audio_is_one_line_that_names_the_file(
@@ -278,3 +281,8 @@ def test_nothing_hides_in_a_channel_that_is_not_heard(tmp_path: Path) -> None:
     path = stereo(tone(16000), 0 * bad, tmp_path / "a.wav")
     with pytest.raises(AudioError, match="NaN"):
         load_audio(path)
+
+
+def test_samples_at_the_scale_of_integers_are_kept(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", 32768 * tone(16000), 16000, "FLOAT")
+    assert np.array_equal(load_audio(tmp_path / "a.wav"), 32768 * tone(16000))

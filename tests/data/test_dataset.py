@@ -5,6 +5,7 @@ import pickle
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,7 +296,7 @@ def test_a_cache_decodes_once_and_stays_within_its_size(
 ) -> None:
     decoded = []
 
-    def recording_read(path: str, **stretch: int) -> tuple[np.ndarray, int]:
+    def recording_read(path: str, **stretch: Any) -> tuple[np.ndarray, int]:
         decoded.append(path)
         return original(path, **stretch)
 

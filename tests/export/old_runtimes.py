@@ -25,7 +25,8 @@ def run(file: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     names = [one.name for one in session.get_inputs()]
 
     def forward(batch: np.ndarray, lengths: list[int]) -> list[np.ndarray]:
-        return session.run(None, dict(zip(names, (batch, np.array(lengths)), strict=True)))
+        outputs = session.run(None, dict(zip(names, (batch, np.array(lengths)), strict=True)))
+        return [np.asarray(one) for one in outputs]
 
     lengths = [len(one) for one in inputs.values()]
     shape = len(inputs), max(lengths), *next(iter(inputs.values())).shape[1:]

@@ -5,6 +5,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -64,7 +65,8 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
         (folder / file).write_bytes(onnx.to_onnx(encoder, facts, precision, calibration=used))
     (folder / "tokens.txt").write_text(checkpoint.tokens.lines(), "utf-8")
     parts = {"samples": clip, "first": clip[:30_000], "second": clip[20_000:41_237]}
-    np.savez(folder / "inputs.npz", **{name: fbank(one).numpy() for name, one in parts.items()})
+    arrays: dict[str, Any] = {name: fbank(one).numpy() for name, one in parts.items()}
+    np.savez(folder / "inputs.npz", **arrays)
     np.save(folder / "samples.npy", clip)
     worker = Path(__file__).with_name("old_runtimes.py")
     python = Path(environment).absolute() / "bin" / "python"

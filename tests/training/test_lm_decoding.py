@@ -110,7 +110,7 @@ def test_greedy_and_lm_stand_side_by_side(
     ("arguments", "message"),
     [
         (["--lm", "none.arpa"], "no language model at none.arpa"),
-        (["--tuning-utterances", "0"], "--tuning-utterances must be 1 or more, not 0"),
+        (["--tuning-utterances", "0"], "--tuning-utterances is 0; it must be from 1 to"),
         (["--tune-on", "digits/dev"], "--tune-on chooses the weights of --lm"),
         (["--lexicon", "words"], "--lexicon is of use only with --lm"),
         (["--lm", "LM", "--lm-weight", "-1"], "lm_weight must not be negative"),
