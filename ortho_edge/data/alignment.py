@@ -32,7 +32,9 @@ class Vocabulary(Protocol):
         ...
 
 
-def frame_targets(cut: Cut, tokens: Vocabulary, num_frames: int) -> torch.Tensor:
+def frame_targets(
+    cut: Cut, tokens: Vocabulary, num_frames: int, silences: tuple[float, float] = (0.0, 0.0)
+) -> torch.Tensor:
     """Symbols of the encoder frames of a cut whose words are aligned.
 
     Augmentation may have stretched the audio evenly, so times count as shares of the cut. The
@@ -44,14 +46,16 @@ def frame_targets(cut: Cut, tokens: Vocabulary, num_frames: int) -> torch.Tensor
         cut: One whose supervision may have a ``word`` or a ``symbol`` alignment.
         tokens: Turns words into ids.
         num_frames: Encoder frames of the features.
+        silences: Seconds that were put in front of the cut and behind it.
 
     Returns:
         ``(num_frames,)`` int64, `UNKNOWN` wherever nothing is known.
     """
     items = _aligned(cut, tokens)
     targets = torch.full((num_frames,), 0 if items else UNKNOWN, dtype=torch.int64)
+    whole = silences[0] + cut.duration + silences[1]
     for item, ids in items:
-        start, length = item.start / cut.duration, item.duration / cut.duration
+        start, length = (silences[0] + item.start) / whole, item.duration / whole
         targets[_frames(start, start + length, num_frames)] = UNKNOWN
         if len(ids) == 1:
             targets[_frames(start + length / 4, start + 3 * length / 4, num_frames)] = ids[0]

@@ -23,6 +23,10 @@ _LOW_HZ, _HIGH_HZ = 20.0, SAMPLE_RATE / 2 - 400.0
 class Augmentation:
     """How often and how strongly training audio is changed. Ranges are (lowest, highest)."""
 
+    silence_probability: float = 0.0
+    """Of silence in front, and again of silence behind: few recordings begin with their speech."""
+    silence_seconds: Range = (0.0, 1.5)
+    """How long that is."""
     speed_probability: float = 0.9
     """Of playing faster or slower, which moves tempo, pitch and formants together."""
     speed: Range = (0.8, 1.25)
@@ -95,6 +99,20 @@ class Augmentation:
         """Returns the setting that changes nothing."""
         off = {f.name: 0.0 for f in fields(cls) if f.name.endswith("_probability")}
         return cls(**off, gain_db=(0.0, 0.0))  # pyright: ignore[reportArgumentType]
+
+
+def draw_silences(rng: np.random.Generator, augmentation: Augmentation) -> tuple[int, int]:
+    """Samples of silence to put in front of an utterance and behind it, before all else."""
+    a = augmentation
+    if a.silence_probability == 0:
+        return 0, 0
+    front, behind = (
+        int(rng.uniform(*a.silence_seconds) * SAMPLE_RATE)
+        if rng.random() < a.silence_probability
+        else 0
+        for _ in range(2)
+    )
+    return front, behind
 
 
 def augment_waveform(

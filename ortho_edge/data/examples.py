@@ -14,7 +14,12 @@ from lhotse.cut import Cut
 from ortho_edge.conformer.architecture import subsampled_length
 from ortho_edge.data.alignment import UNKNOWN, Vocabulary, frame_targets
 from ortho_edge.data.audio import SAMPLE_RATE, AudioError
-from ortho_edge.data.augmentation import Augmentation, augment_features, augment_waveform
+from ortho_edge.data.augmentation import (
+    Augmentation,
+    augment_features,
+    augment_waveform,
+    draw_silences,
+)
 from ortho_edge.data.features import FRAME_LENGTH, fbank, num_frames
 from ortho_edge.data.recordings import UNKNOWN_SECONDS
 from ortho_edge.data.transcripts import normalizer
@@ -110,7 +115,8 @@ def training_example(
     except ValueError as error:
         raise SkipError("unrepresentable text", str(error)) from None
     rng = _generator(seed, epoch, cut.id)
-    samples = augment_waveform(_load(cut, cache), rng, augmentation)
+    silences = draw_silences(rng, augmentation)
+    samples = augment_waveform(np.pad(_load(cut, cache), silences), rng, augmentation)
     if len(samples) < FRAME_LENGTH:
         raise SkipError("too short")
     features = augment_features(fbank(samples), rng, augmentation)
@@ -118,7 +124,12 @@ def training_example(
         raise SkipError("too short for its text")
     return Example(
         features=features,
-        frame_targets=frame_targets(cut, tokens, subsampled_length(len(features))),
+        frame_targets=frame_targets(
+            cut,
+            tokens,
+            subsampled_length(len(features)),
+            (silences[0] / SAMPLE_RATE, silences[1] / SAMPLE_RATE),
+        ),
         tokens=ids,
         text=text,
         cut_id=cut.id,

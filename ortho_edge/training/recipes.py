@@ -63,6 +63,7 @@ def digits() -> Recipe:
             feature_normalization="utterance",
         ),
         corpus=partial(digits_corpus, sounds=160),
+        augmentation=Augmentation(silence_probability=0.5),
         cache_audio=True,
         training=TrainingConfig(
             num_steps=4000,
@@ -112,7 +113,8 @@ def digits_small() -> Recipe:
         corpus=partial(digits_corpus, digit_copies=1, other_sentences=0),
         # So few updates need examples that are alike.
         augmentation=replace(
-            base.augmentation, speed=(0.9, 1.1), reverberation_probability=0.0,
+            base.augmentation, silence_probability=0.0, speed=(0.9, 1.1),
+            reverberation_probability=0.0,
             band_limit_probability=0.0, noise_probability=0.5, tempo_probability=0.0,
             vocal_tract_probability=0.3, channel_probability=0.3, mask_probability=0.3,
         ),

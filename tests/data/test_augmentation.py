@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ortho_edge.data.audio import SAMPLE_RATE
-from ortho_edge.data.augmentation import Augmentation, augment_features, augment_waveform
+from ortho_edge.data.augmentation import (
+    Augmentation,
+    augment_features,
+    augment_waveform,
+    draw_silences,
+)
 from ortho_edge.data.features import fbank
 from tests.data.generated import speech_like
 
@@ -271,3 +276,21 @@ def test_probabilities_are_respected(name: str) -> None:
 def test_impossible_strengths_name_the_field(wrong: dict) -> None:
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
         Augmentation(**wrong)
+
+
+def test_silences_are_drawn_for_both_ends_within_their_range(rng: np.random.Generator) -> None:
+    always = replace(Augmentation.none(), silence_probability=1.0, silence_seconds=(0.2, 0.9))
+    drawn = np.array([draw_silences(rng, always) for _ in range(200)]) / SAMPLE_RATE
+    assert drawn.shape == (200, 2)
+    assert drawn.min() >= 0.199
+    assert drawn.max() <= 0.9
+    assert abs(np.corrcoef(drawn.T)[0, 1]) < 0.3
+    half = replace(always, silence_probability=0.5)
+    share = np.mean([np.array(draw_silences(rng, half)) > 0 for _ in range(400)])
+    assert 0.4 < share < 0.6
+
+
+def test_without_silences_nothing_is_drawn(rng: np.random.Generator) -> None:
+    before = rng.bit_generator.state
+    assert draw_silences(rng, Augmentation()) == (0, 0)
+    assert rng.bit_generator.state == before

@@ -38,9 +38,16 @@ def strings(tmp_path_factory: pytest.TempPathFactory) -> CutSet:
     )
 
 
-@pytest.mark.parametrize("speed", [(1.0, 1.0), (0.8, 0.8), (1.25, 1.25)])
-def test_targets_lie_where_the_tone_is_heard(strings: CutSet, speed: tuple[float, float]) -> None:
-    augmentation = replace(Augmentation.none(), speed_probability=1.0, speed=speed)
+@pytest.mark.parametrize(
+    ("speed", "silence"),
+    [((1.0, 1.0), 0.0), ((0.8, 0.8), 0.0), ((1.25, 1.25), 0.0), ((1.1, 1.1), 1.0)],
+)
+def test_targets_lie_where_the_tone_is_heard(
+    strings: CutSet, speed: tuple[float, float], silence: float
+) -> None:
+    augmentation = replace(
+        Augmentation.none(), speed_probability=1.0, speed=speed, silence_probability=silence
+    )
     seen = set()
     for batch in training_batches(
         strings, tokens=TOKENS, augmentation=augmentation, max_duration=20.0, seed=0, epoch=0

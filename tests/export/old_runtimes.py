@@ -43,7 +43,8 @@ def run(file: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def hear(file: Path, samples: np.ndarray) -> str:
     """Before 1.10 no function makes a recognizer of this model type."""
-    kind = getattr(sherpa, "FeatureExtractorConfig", None) or sherpa.OfflineFeatureExtractorConfig
+    names = ("FeatureExtractorConfig", "OfflineFeatureExtractorConfig")
+    kind = next(getattr(sherpa, name) for name in names if hasattr(sherpa, name))
     config = sherpa.OfflineRecognizerConfig(
         feat_config=kind(sampling_rate=16000, feature_dim=80),
         model_config=sherpa.OfflineModelConfig(
