@@ -15,8 +15,8 @@ from pathlib import Path
 
 ABSENT = (
     "qemu-*", "*-linux-gnu*-gcc*", "*-linux-gnu*-g++*", "gcc*", "g++*", "cc", "c++", "c89*", "c99*",
-    "clang*", "flite*", "espeak*", "festival*", "text2wave", "ffmpeg*", "sox*", "adb", "ssh*", "scp",
-    "nvidia-smi",
+    "clang*", "flite*", "espeak*", "festival*", "text2wave", "ffmpeg*", "sox*", "adb", "ssh*",
+    "scp", "nvidia-smi",
 )  # fmt: skip
 """Programs that a fresh machine lacks."""
 USER = 4711
