@@ -5,6 +5,8 @@ name in one step: a rename, or an exchange of two folders. Where the system cann
 folder is replaced by two renames; a process killed between them leaves no folder of that name, and
 `recover` puts the old one back. A holder is locked while its process lives, so whoever comes next
 tells abandoned ones and removes them.
+
+What may be replaced, and what is written into instead, is up to `ortho_edge.destinations`.
 """
 
 import ctypes
@@ -17,6 +19,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ortho_edge.cli import UserError
+from ortho_edge.destinations import (
+    behind_links,
+    make_parents,
+    opened_stream,
+    require_folder_or_nothing,
+)
 
 NEW, OLD, LOCK = "new", "old", "lock"
 HOLDER_SUFFIX = ".partial"
@@ -36,15 +46,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     remains of earlier attempts are removed.
 
     Args:
-        path: The folder's final name.
+        path: The folder's final name, or a symlink to it.
+
+    Raises:
+        UserError: Something other than a folder stands there.
+        OSError: It cannot be written; names `path`.
     """
-    path = _absolute(path)
+    path = behind_links(path)
     recover(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _holder(path) as holder:
+    require_folder_or_nothing(path)
+    with _naming(path):
+        make_parents(path)
+    with _naming(path), _holder(path) as holder:
         fresh = holder / NEW
         fresh.mkdir()
         yield fresh
+        require_folder_or_nothing(path)
         _flush(fresh)
         if not os.path.lexists(path):
             fresh.rename(path)
@@ -57,17 +74,45 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a whole file under its final name in one step.
 
     Args:
-        path: The file.
+        path: The file, or a symlink to it. A device, a pipe and the like are written into.
         content: Bytes, or text that is written as UTF-8.
+
+    Raises:
+        UserError: What stands there can be neither replaced nor written into.
+        OSError: It cannot be written; names `path`.
     """
-    path = _absolute(path)
+    # A name that is no UTF-8, which a command's record may quote, has no other form as text.
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with _naming(path):
+        stream = opened_stream(path)
+        if stream is not None:
+            with os.fdopen(stream, "wb") as file:
+                file.write(data)
+            return
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    path = behind_links(path)
     recover(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _holder(path) as holder:
-        fresh = holder / NEW
-        fresh.write_bytes(content.encode() if isinstance(content, str) else content)
-        _sync(fresh)
-        fresh.replace(path)
+    with _naming(path):
+        make_parents(path)
+        with _holder(path) as holder:
+            fresh = holder / NEW
+            fresh.write_bytes(data)
+            _sync(fresh)
+            fresh.replace(path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Has an error of the system name what was asked for, not what stands there meanwhile."""
+    try:
+        yield
+    except OSError as error:
+        said = error.filename
+        unnamed = said is None or HOLDER_SUFFIX in str(said)
+        if error.errno is None or isinstance(error, BlockingIOError) or not unnamed:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def recover(path: Path) -> None:
@@ -78,7 +123,7 @@ def recover(path: Path) -> None:
     Args:
         path: The final name of a file or folder.
     """
-    path = _absolute(path)
+    path = behind_links(path)
     name = re.compile(re.escape(f".{path.name}.") + r"\w{8}" + re.escape(HOLDER_SUFFIX))
     try:
         siblings = [one for one in path.parent.iterdir() if name.fullmatch(one.name)]
@@ -126,10 +171,6 @@ def _replace_in_two_steps(holder: Path, path: Path) -> None:
         if os.path.lexists(holder / OLD) and not os.path.lexists(path):
             (holder / OLD).rename(path)
         raise
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
 
 
 @contextmanager

@@ -11,7 +11,6 @@ lexicon: each has the probability of ending in blank and that of ending in its l
 """
 
 import copy
-import gzip
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ortho_edge.arpa import DATA, check_arpa, opened
 from ortho_edge.cli import UserError
 
-ARPA_BEGINS, BINARY_BEGINS = b"\\data\\", b"mmap lm http://kheafield.com/code"
+ARPA_BEGINS, BINARY_BEGINS = DATA, b"mmap lm http://kheafield.com/code"
 _NATURAL = math.log(10.0)
 _NEVER = -math.inf
 
@@ -74,13 +74,14 @@ class LanguageModel:
                 "language models need kenlm: pip install 'ortho-edge[decoding]'"
             ) from None
         self.path = path
-        self.is_text = _checked_is_text(path)
+        self.is_text = _is_text(path)
+        self._words = check_arpa(path) if self.is_text else []
         config = kenlm.Config()
         config.show_progress = False
         config.arpa_complain = kenlm.ARPALoadComplain.NONE
         try:
             self._model = kenlm.Model(str(path), config)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, UnicodeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"cannot read the language model {path}: {reason}") from error
         self._state = kenlm.State
@@ -101,30 +102,15 @@ class LanguageModel:
         """
         if not self.is_text:
             raise UserError(f"{self.path} is binary and lists no words: name them by --lexicon")
-        opened = gzip.open if self.path.suffix == ".gz" else open
-        with opened(self.path, "rt", encoding="utf-8") as lines:
-            inside = False
-            for line in lines:
-                if line.startswith("\\"):
-                    if inside:
-                        return
-                    inside = line.strip() == "\\1-grams:"
-                elif inside and (fields := line.split("\t")) and len(fields) > 1:
-                    word = fields[1].strip()
-                    if not (word.startswith("<") and word.endswith(">")):
-                        yield word
+        return iter(self._words)
 
 
-def _checked_is_text(path: Path) -> bool:
+def _is_text(path: Path) -> bool:
     """Whether a language model is ARPA text rather than binary."""
     if not path.is_file():
         raise UserError(f"no language model at {path}")
-    try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rb") as file:
-            beginning = file.read(256).lstrip()
-    except OSError as error:
-        raise UserError(f"cannot read the language model {path}: {error}") from error
+    with opened(path) as file:
+        beginning = file.read(256).lstrip()
     if beginning.startswith(BINARY_BEGINS):
         return False
     if not beginning.startswith(ARPA_BEGINS):

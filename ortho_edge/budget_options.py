@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ortho_edge.options import AudioSeconds, Limit
+
 if TYPE_CHECKING:
     from ortho_edge.devices.profile import Budget, DeviceProfile
 
@@ -11,19 +13,19 @@ if TYPE_CHECKING:
 class BudgetOptions:
     """Limits; what is not named is the device's default, `inf` lifts a limit."""
 
-    latency_ms: float | None = None
+    latency_ms: Limit | None = None
     """Budget: latency of an utterance. This and the other limits default to those of the device."""
-    rtf: float | None = None
+    rtf: Limit | None = None
     """Budget: latency as a share of the audio's length (real-time factor)."""
-    audio_seconds: float | None = None
+    audio_seconds: AudioSeconds | None = None
     """Length of the audio that latency, memory and FLOPs are for."""
-    memory_mb: float | None = None
+    memory_mb: Limit | None = None
     """Budget: peak memory."""
-    size_mb: float | None = None
+    size_mb: Limit | None = None
     """Budget: size of each file."""
-    params: float | None = None
+    params: Limit | None = None
     """Budget: parameters."""
-    flops: float | None = None
+    flops: Limit | None = None
     """Budget: FLOPs of an utterance, a multiply-accumulate counted as two."""
 
     def budget(self, profile: "DeviceProfile") -> "Budget":

@@ -6,7 +6,6 @@ their error rates and where they come from, `tokens.txt` the symbols. Nothing in
 
 import dataclasses
 import json
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -18,8 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ortho_edge.atomic import atomic_folder, recover
+from ortho_edge.checkpoint_description import Description, check_room, read_description
 from ortho_edge.cli import UserError
-from ortho_edge.conformer.architecture import Architecture
+from ortho_edge.components import num_params
+from ortho_edge.json_files import read_json, shown, table
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import Tokens
@@ -153,59 +154,56 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not (path / name).is_file():
             raise UserError(f"checkpoint {path} is incomplete: {name} is missing")
     try:
-        description = json.loads((path / DESCRIPTION).read_text("utf-8"))
-        version = description["schema_version"]
+        content = table(read_json(path / DESCRIPTION), DESCRIPTION)
+        version = content["schema_version"]
         if version != SCHEMA_VERSION:
             raise UserError(
-                f"checkpoint {path} has schema version {version}; "
+                f"checkpoint {path} has schema version {shown(version)}; "
                 f"this version reads {SCHEMA_VERSION}"
             )
-        return _assemble(path, description)
+        return _assemble(path, read_description(content))
     except KeyError as error:
         raise UserError(f"checkpoint {path} is damaged: {DESCRIPTION} lacks {error}") from error
-    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         # torch lists every tensor that does not fit, a line each.
-        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) <= 300 else f"{reason[:296]} ..."
         raise UserError(f"checkpoint {path} is damaged: {reason}") from error
 
 
-def _assemble(path: Path, description: dict[str, Any]) -> Checkpoint:
-    fields = dict(description["architecture"])
-    fields["front_end_channels"] = tuple(fields["front_end_channels"])
-    supernet = Supernet(Architecture(**fields), description["num_ctc_heads"])
-    if description["features"] != FEATURES:
-        raise ValueError(f"feature settings {description['features']} are not {FEATURES}")
+def _assemble(path: Path, description: Description) -> Checkpoint:
+    if description.features != FEATURES:
+        raise ValueError(f"feature settings {shown(description.features)} are not {FEATURES}")
+    architecture, num_heads = description.architecture, description.num_ctc_heads
+    # What is described is only made once it is known not to be much larger than what is there.
+    check_room(path / WEIGHTS, num_params(architecture, num_heads))
+    tokens = Tokens.parse((path / SYMBOLS).read_text("utf-8"))
+    if len(tokens) != architecture.vocab_size:
+        raise ValueError(f"{len(tokens)} symbols for {architecture.vocab_size} outputs")
+    supernet = Supernet(architecture, num_heads)
     supernet.load_state_dict(load_file(path / WEIGHTS))
     if not all(bool(torch.isfinite(tensor).all()) for tensor in supernet.parameters()):
         raise ValueError("a weight is not finite")
-    tokens = Tokens.parse((path / SYMBOLS).read_text("utf-8"))
-    if len(tokens) != supernet.architecture.vocab_size:
-        raise ValueError(f"{len(tokens)} symbols for {supernet.architecture.vocab_size} outputs")
-    subnets = tuple(
-        TrainedSubnet(
-            name=one["name"],
-            subnet=Subnet(len(supernet.space), tuple(one["kept"])),
-            head=one["head"],
-            target=one["target"],
-            metrics=one["metrics"],
-        )
-        for one in description["subnets"]
-    )
-    for one in subnets:
-        if not 0 <= one.head < len(supernet.ctc_heads):
-            raise ValueError(f"subnet {one.name} names CTC head {one.head}, which does not exist")
-    # Added after the first checkpoints: those that lack it are as good.
-    order = description.get("order")
-    if order is not None and sorted(order) != list(range(len(supernet.space))):
+    size = len(supernet.space)
+    order, leading = description.order, description.leading
+    if order is not None and sorted(order) != list(range(size)):
         raise ValueError("order must name every component once")
-    leading = description.get("leading", [])
-    if leading and (order is None or not all(0 < one < len(supernet.space) for one in leading)):
+    if leading and (order is None or not all(0 < one < size for one in leading)):
         raise ValueError("leading must hold numbers of components of a recorded order")
     return Checkpoint(
         supernet=supernet.eval(),
         tokens=tokens,
-        subnets=subnets,
-        provenance=description["provenance"],
-        order=None if order is None else tuple(order),
-        leading=tuple(leading),
+        subnets=tuple(
+            TrainedSubnet(
+                name=one.name,
+                subnet=Subnet(size, one.kept),
+                head=one.head,
+                target=one.target,
+                metrics=one.metrics,
+            )
+            for one in description.subnets
+        ),
+        provenance=description.provenance,
+        order=order,
+        leading=leading,
     )

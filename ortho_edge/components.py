@@ -194,6 +194,23 @@ class ComponentSpace:
         raise ValueError(f"unknown criterion {criterion!r}; known: params, flops")
 
 
+def num_params(architecture: Architecture, num_ctc_heads: int = 1) -> int:
+    """Parameters of a supernet, by arithmetic alone: sizes out of all bounds cost nothing."""
+    dim = architecture.dim
+    units: dict[Module, int] = {
+        "ffn1": architecture.num_ffn_chunks,
+        "conv": 1,
+        "mhsa": architecture.num_heads,
+        "ffn2": architecture.num_ffn_chunks,
+    }
+    block = 2 * dim + sum(
+        count * _unit_params(architecture, module) + (2 if module == "conv" else 3) * dim
+        for module, count in units.items()
+    )
+    heads = num_ctc_heads * (dim + 1) * architecture.vocab_size
+    return _front_end_params(architecture) + architecture.num_blocks * block + heads
+
+
 def _reference_frames() -> int:
     return round(REFERENCE_SECONDS * FRAMES_PER_SECOND)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from ortho_edge.cli import UserError, run
+from ortho_edge.options import Count, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,13 +50,13 @@ class Arguments:
     """Added for every word."""
     tune_on: str | None = None
     """Development set, as in --set, on which --lm-weight and --word-score are chosen."""
-    tuning_utterances: int = 500
+    tuning_utterances: Count = 500
     """Most utterances of --tune-on; each is decoded ten times for each size."""
     out: Path | None = None
     """Also write the table, every transcript included, as JSON."""
     plot: Path | None = None
     """Also draw WER against FLOPs of a checkpoint's subnets, as PNG."""
-    threads: int = 1
+    threads: Threads = 1
     """CPU threads."""
 
 
@@ -74,8 +75,6 @@ def main(arguments: Arguments) -> None:
         raise UserError(
             f"--plot compares a checkpoint's subnets; {arguments.model} is one artefact"
         )
-    if arguments.tuning_utterances < 1:
-        raise UserError(f"--tuning-utterances must be 1 or more, not {arguments.tuning_utterances}")
     torch.set_num_threads(arguments.threads)
     encoders, tokens, costs, features = _encoders(
         arguments.model, arguments.subnets, arguments.threads

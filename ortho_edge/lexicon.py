@@ -13,8 +13,11 @@ from functools import cached_property
 from pathlib import Path
 
 from ortho_edge.cli import UserError
-from ortho_edge.tokens import BLANK, WORD_END, Tokens, phoneme_words
+from ortho_edge.data.text_files import read_text
+from ortho_edge.json_files import shown
+from ortho_edge.tokens import BLANK, LONGEST_SYMBOL, WORD_END, Tokens, phoneme_words
 
+LONGEST_PHONEME = 100
 _COMMENT = re.compile(r"^;;;.*|\s#.*")
 _VARIANT = re.compile(r"\(\d+\)$")
 _STRESS = re.compile(r"\d$")
@@ -44,9 +47,14 @@ class Lexicon:
                 continue
             word = _VARIANT.sub("", parts[0]).upper()
             sounds = tuple(_STRESS.sub("", sound.upper()) for sound in parts[1:])
-            if not sounds or not word or not all(sounds):
+            # A mark at a phoneme's end is ours, and what is recognised is printed as it is.
+            clean = word.isprintable() and all(
+                0 < len(one) <= LONGEST_PHONEME and one.isprintable() and WORD_END not in one
+                for one in sounds
+            )
+            if not sounds or not word or not clean or len(word) > LONGEST_SYMBOL:
                 raise UserError(
-                    f"{what}, line {number}: {line.strip()!r} is not 'WORD PHONEME ...'"
+                    f"{what}, line {number}: {shown(line.strip())} is not 'WORD PHONEME ...'"
                 )
             variants = found.setdefault(word, [])
             if sounds not in variants:
@@ -92,14 +100,10 @@ def read_lines(path: Path, what: str) -> list[str]:
     """The lines of a text file.
 
     Raises:
-        UserError: It is missing or no UTF-8 text; `what` says what it should be.
+        UserError: It is missing or no text, see `ortho_edge.data.text_files`; `what` says what it
+            should be.
     """
-    try:
-        return path.read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"no {what} at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the {what} {path}: {error}") from error
+    return read_text(path, what).splitlines()
 
 
 @dataclass(frozen=True)

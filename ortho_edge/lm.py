@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from ortho_edge.cli import UserError, run
+from ortho_edge.cli import run
+from ortho_edge.options import Range
 
 
 @dataclass(frozen=True)
@@ -15,10 +17,10 @@ class Arguments:
     """
 
     text: tuple[Path, ...]
-    """Texts of one sentence a line, or .tsv tables with a column text."""
+    """Texts of one sentence a line, or .tsv or .csv tables with a column text."""
     out: Path
     """The ARPA file to write."""
-    order: int = 4
+    order: Annotated[int, Range(2, 6)] = 4
     """Words of the longest n-grams."""
     held_out: tuple[Path, ...] = ()
     """Texts whose sentences are taken out of the others, such as a test set's transcripts."""
@@ -52,18 +54,13 @@ def sentences(path: Path) -> list[str]:
     Raises:
         UserError: There is no such file, it is no text, or the table lacks the column.
     """
+    from ortho_edge.data.tables import read_table
     from ortho_edge.lexicon import read_lines
 
-    lines = read_lines(path, "text")
-    if path.suffix == ".tsv":
-        names, *rows = (line.split("\t") for line in lines or [""])
-        if "text" not in names:
-            raise UserError(f"{path} has no column 'text' but {', '.join(names)}")
-        column = names.index("text")
-        short = [number for number, row in enumerate(rows, 2) if len(row) <= column]
-        if short:
-            raise UserError(f"{path}, line {short[0]} has no column 'text'")
-        lines = [row[column] for row in rows]
+    if path.suffix.lower() in (".tsv", ".csv"):
+        lines = [row.fields["text"] for row in read_table(path, ("text",))]
+    else:
+        lines = read_lines(path, "text")
     return [" ".join(line.upper().split()) for line in lines if line.strip()]
 
 

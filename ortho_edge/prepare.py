@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ortho_edge.cli import run
+from ortho_edge.options import Range
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Arguments:
     """Parts, such as train-clean-100 dev-clean test-clean; all by default."""
     units: Literal["bpe", "characters", "phonemes"] = "bpe"
     """What the symbols are; phonemes need --lexicon."""
-    pieces: int = 500
+    pieces: Annotated[int, Range(2, 10**6)] = 500
     """Word pieces, for bpe."""
     lexicon: Path | None = None
     """Pronunciations, such as librispeech-lexicon.txt or TEDLIUM.152k.dic."""

@@ -12,9 +12,10 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ortho_edge.cli import UserError, run
+from ortho_edge.options import Range
 from ortho_edge.precision import BY_DEFAULT, Precision
 
 if TYPE_CHECKING:
@@ -49,13 +50,13 @@ class Arguments:
     (ethos-u55-128, ethos-u85-256), whose compiler counts cycles."""
     name: str | None = None
     """With --on adb or ssh: of the profile; by default the device's model."""
-    core: int | None = None
+    core: Annotated[int, Range(0, 4095)] | None = None
     """With --on adb or ssh: the number of the core to measure; by default one with the highest
     clock."""
-    instructions_per_cycle: float | None = None
+    instructions_per_cycle: Annotated[float, Range(0, 100, above=True)] | None = None
     """With --on CORE: what turns counted instructions into time, an assumption; cortex-a76 has
     one."""
-    clock_ghz: float | None = None
+    clock_ghz: Annotated[float, Range(0, 100, above=True)] | None = None
     """With --on CORE: the clock to assume."""
     speed_source: str | None = None
     """With --on CORE: where these two figures come from; the profile states it."""
@@ -297,15 +298,14 @@ def _compile(accelerator: str, checkpoint: "Checkpoint", folder: Path | None) ->
     Raises:
         UserError: There is no such accelerator, no environment to lower in, or no sample clip.
     """
-    from tqdm import tqdm
-
     from ortho_edge.checkpoint import shipped_checkpoint
+    from ortho_edge.progress import Progress
     from ortho_export.ethos_u.profiling import measure
     from ortho_export.sample import load_sample
 
     sample = load_sample(folder or shipped_checkpoint())
-    with tqdm(desc=f"lowering for {accelerator}", unit="network") as bar:
-        return measure(accelerator, checkpoint, sample, lambda name: bar.update())
+    with Progress(f"lowering for {accelerator}", unit="networks") as progress:
+        return measure(accelerator, checkpoint, sample, lambda name: progress.advance())
 
 
 def _quality(costs: "RuntimeCost") -> str:
@@ -323,7 +323,7 @@ def _quality(costs: "RuntimeCost") -> str:
     )
 
 
-def _check(path: Path, on: str, core: int | None) -> None:
+def _check(path: Path, on: str, core: Annotated[int, Range(0, 4095)] | None) -> None:
     """Runs programs there and here and prints how far they agree.
 
     Raises:
@@ -336,8 +336,7 @@ def _check(path: Path, on: str, core: int | None) -> None:
     if not programs:
         raise UserError(f"no .pte file in {path}")
 
-    from tqdm import tqdm
-
+    from ortho_edge import progress
     from ortho_edge.checkpoint import shipped_checkpoint
     from ortho_edge.data.audio import load_audio
     from ortho_edge.data.features import fbank
@@ -347,11 +346,12 @@ def _check(path: Path, on: str, core: int | None) -> None:
     features = fbank(load_audio(shipped_checkpoint() / "sample.flac"))
     with opened(on, core) as (runner, cost):
         name = runner.machine.name
-        for program in tqdm(programs, desc=name, unit="program", leave=False):
+        for program in progress.track(programs, f"running on {name}", unit="programs"):
             one = compare(runner, program, features)
-            tqdm.write(
+            here = "" if one.text == one.here else f" (here: {one.here})"
+            progress.tell(
                 f"{program}: on {name} as here, a log-probability differs by "
-                f"{one.max_abs_error:.1e} at most; {cost(program)}; hears: {one.text}"
+                f"{one.max_abs_error:.1e} at most; {cost(program)}; hears: {one.text}{here}"
             )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from ortho_edge.cli import UserError, run
+from ortho_edge.options import Threads
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Arguments:
     """Folder of the corpora; by default ORTHO_EDGE_DATA, else ../shared/data."""
     synthetic: tuple[Path, ...] = ()
     """Synthesised voices, which are part of digits/dev when training had them."""
-    threads: int = 1
+    threads: Threads = 1
     """CPU threads."""
 
 
@@ -46,8 +47,8 @@ def main(arguments: Arguments) -> None:
         raise UserError(f"--out must be a file, {arguments.out} is a folder")
 
     import torch
-    from tqdm import tqdm
 
+    from ortho_edge import progress
     from ortho_edge.atomic import write_atomically
     from ortho_edge.checkpoint import shipped_checkpoint
     from ortho_edge.devices.catalogue import load_profile
@@ -65,7 +66,7 @@ def main(arguments: Arguments) -> None:
     options = DataOptions(root=arguments.data, synthetic=arguments.synthetic)
     sets = {name: speech_set(name, options) for name in arguments.set}
     work = [(number, name) for name in sets for number in range(len(runs))]
-    for number, name in tqdm(work, desc="evaluating", unit="run", leave=False):
+    for number, name in progress.track(work, "evaluating", unit="runs"):
         runs[number] = with_scores(runs[number], name, score_sizes(runs[number], name, sets[name]))
     command = shlex.join(["python", "-m", "ortho_edge.report", *sys.argv[1:]])
     content = page(runs, fronts(runs[0].checkpoint, demands), command)

@@ -5,8 +5,10 @@ python -m ortho_edge.synthesize --out synthetic [--seed 0] [--takes 8]
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from ortho_edge.cli import UserError, run
+from ortho_edge.cli import run
+from ortho_edge.options import Range, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,14 +17,14 @@ class Arguments:
 
     out: Path
     """Folder to create; it appears complete or not at all."""
-    seed: int = 0
+    seed: Seed = 0
     """Fixes every draw of rate, pitch, level and digits."""
-    takes: int = 8
+    takes: Annotated[int, Range(1, 1000)] = 8
     """Takes of each of the ten digits per voice."""
     kokoro: Path | None = None
     """Speak with Kokoro instead (extra `kokoro`): folder of its voices, such as package/voices of
     `npm pack kokoro-js@1.2.1`. Interrupted, the same command goes on."""
-    voices: int = 100
+    voices: Annotated[int, Range(1, 100_000)] = 100
     """Voices of --kokoro: its 28 English ones first, then blends of these."""
 
 
@@ -30,17 +32,11 @@ def main(arguments: Arguments) -> None:
     """Writes the corpus.
 
     Raises:
-        UserError: a value is out of range, the folder exists or a synthesiser is missing.
+        UserError: the folder exists or a synthesiser is missing.
     """
     from ortho_edge.data.kokoro import synthesize_kokoro
     from ortho_edge.data.synthesis import synthesize_corpus
 
-    if arguments.takes < 1:
-        raise UserError(f"--takes must be at least 1, got {arguments.takes}")
-    if arguments.voices < 1:
-        raise UserError(f"--voices must be at least 1, got {arguments.voices}")
-    if arguments.seed < 0:
-        raise UserError(f"--seed must be at least 0, got {arguments.seed}")
     if arguments.kokoro is not None:
         number = arguments.voices
         print(

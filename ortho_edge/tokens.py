@@ -11,10 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ortho_edge.json_files import shown
+
 BLANK = "<blk>"
 WORD_START = "\u2581"
 WORD_END = "#"
 """Marks the phonemes that end a word, in tables of phonemes."""
+LONGEST_SYMBOL = 1000
+"""Text is split by longest match, which looks at so many characters at most."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,14 @@ class Tokens:
             raise ValueError("symbols must be distinct")
         for symbol in self.symbols:
             if not symbol or symbol.split() != [symbol]:
-                raise ValueError(f"symbol {symbol!r} is empty or holds white space")
+                raise ValueError(f"symbol {shown(symbol)} is empty or holds white space")
+            # Transcripts are printed as they are.
+            if any(ord(one) < 32 or 127 <= ord(one) < 160 for one in symbol):
+                raise ValueError(f"symbol {shown(symbol)} holds a control character")
+            if len(symbol) > LONGEST_SYMBOL:
+                raise ValueError(
+                    f"symbol {shown(symbol)} has more than {LONGEST_SYMBOL} characters"
+                )
 
     def __len__(self) -> int:
         """V, the number of symbols, blank included."""
@@ -104,7 +115,7 @@ class Tokens:
             parts = line.split()
             if len(parts) != 2 or parts[1] != str(number):
                 raise ValueError(
-                    f"line {number + 1} of tokens.txt is {line!r}, not 'symbol {number}'"
+                    f"line {number + 1} of tokens.txt is {shown(line)}, not 'symbol {number}'"
                 )
             symbols.append(parts[0])
         return cls(tuple(symbols))

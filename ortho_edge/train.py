@@ -2,13 +2,19 @@
 
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ortho_edge.cli import UserError, run
+from ortho_edge.cli import INTERRUPTED_STATUS, UserError, run
+from ortho_edge.options import Count, Range, Seed, Threads, Workers
+
+if TYPE_CHECKING:
+    from ortho_edge.training.distributed import Ranks
+    from ortho_edge.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Arguments:
     and tedlium2_384 what `python -m ortho_edge.prepare` wrote."""
     synthetic: tuple[Path, ...] = ()
     """Synthesised voices made by `python -m ortho_edge.synthesize`, for the digits recipe."""
-    steps: int | None = None
+    steps: Annotated[int, Range(2, 10**9)] | None = None
     """Updates, instead of the recipe's number."""
     targets: tuple[str, ...] = ()
     """Sizes, instead of the recipe's: shares such as 0.7 0.3, or what devices allow, such as
@@ -46,25 +52,28 @@ class Arguments:
     loss_weighting: str | None = None
     """How the subnets' losses are weighed: focal (as released with the paper), detached or
     constant, instead of the recipe's."""
-    distill: float | None = None
+    distill: Annotated[float, Range(0, 10**6)] | None = None
     """Weight of the subnets' divergence from the full network's posteriors; none by default."""
     any_budget: bool = False
     """Also train subnets between the sizes, so that every budget between them has one."""
-    front_end_chunks: int | None = None
+    front_end_chunks: Annotated[int, Range(1, 4096)] | None = None
     """Divide the front end's last convolution into so many chunks; all but the first can be dropped
     like any component. By default the front end is never dropped."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed, instead of the recipe's."""
     device: str | None = None
     """cpu, cuda or mps; the best that is there by default."""
-    accumulate: int = 1
+    accumulate: Annotated[int, Range(1, 10_000)] = 1
     """Parts in which each process takes its share of a batch, where memory is short."""
     compile: bool = False
     """Let torch.compile work on the network."""
-    threads: int | None = None
+    threads: Threads | None = None
     """CPU threads of the computation; all by default."""
-    workers: int = 1
+    workers: Workers = 1
     """Processes that prepare batches."""
+    save_every: Count | None = None
+    """Updates between two saves of the state, instead of the recipe's number. What was done since
+    the last one is lost if the process is killed; Ctrl-C and SIGTERM save first."""
 
 
 def main(arguments: Arguments) -> None:
@@ -84,6 +93,7 @@ def main(arguments: Arguments) -> None:
         for name, value in (
             ("num_steps", arguments.steps),
             ("seed", arguments.seed),
+            ("save_every", arguments.save_every),
             ("criterion", arguments.criterion),
             ("granularity", arguments.granularity),
             ("method", arguments.method),
@@ -103,17 +113,16 @@ def main(arguments: Arguments) -> None:
             chosen = with_elastic_front_end(chosen, arguments.front_end_chunks)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if arguments.accumulate < 1:
-        raise UserError(f"accumulate must be at least 1, not {arguments.accumulate}")
     device = _device(arguments.device)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     corpus = chosen.corpus(DataOptions(root=arguments.data, synthetic=arguments.synthetic))
-    with started_ranks(device) as (ranks, own_device):
+    folder = arguments.out or Path("runs") / chosen.name
+    with started_ranks(device) as (ranks, own_device), _folder_for(ranks, folder):
         trainer = Trainer(
             recipe=chosen,
             corpus=corpus,
-            folder=arguments.out or Path("runs") / chosen.name,
+            folder=folder,
             device=own_device,
             num_workers=arguments.workers,
             command=shlex.join(["python", "-m", "ortho_edge.train", *sys.argv[1:]]),
@@ -121,17 +130,43 @@ def main(arguments: Arguments) -> None:
             accumulate=arguments.accumulate,
             compile=arguments.compile,
         )
-        goes_on = f"the same command goes on from the last state in {trainer.folder}"
         try:
             path = trainer.run()
         except KeyboardInterrupt:
-            print(f"\n{goes_on}")
+            print(_lost(trainer))
             raise
     if trainer.stopped:
-        print(f"stopped by SIGTERM; {goes_on}")
-        sys.exit(STOPPED_STATUS)
+        by = "Ctrl-C" if trainer.interrupted else "SIGTERM"
+        step = trainer.progress.step
+        print(
+            f"stopped by {by} after update {step}, which is saved in {folder}: nothing is lost; "
+            "the same command goes on from there"
+        )
+        sys.exit(INTERRUPTED_STATUS if trainer.interrupted else STOPPED_STATUS)
     if path is not None:
         print(f"checkpoint: {path}")
+
+
+def _folder_for(ranks: "Ranks", folder: Path) -> AbstractContextManager[None]:
+    """Keeps other runs out of the folder, which the first process alone writes to."""
+    from ortho_edge.training.run_lock import run_lock
+
+    return run_lock(folder) if ranks.is_first else nullcontext()
+
+
+def _lost(trainer: "Trainer") -> str:
+    """What a run that ends at once leaves."""
+    done, saved = trainer.progress.step, trainer.saved_step
+    lost = "no update is lost"
+    if done > saved:
+        lost = (
+            f"update {done} is lost"
+            if done == saved + 1
+            else (f"updates {saved + 1} to {done} are lost")
+        )
+    if saved == 0:
+        return f"{lost}; nothing is saved in {trainer.folder}, the same command begins anew"
+    return f"{lost}; the same command goes on after update {saved}, saved in {trainer.folder}"
 
 
 def _target(text: str) -> float | str:

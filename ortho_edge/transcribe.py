@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from ortho_edge.cli import run
+from ortho_edge.options import Threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,9 @@ class Arguments:
     """Audio files (wav, flac, ogg, ...)."""
     subnet: str | None = None
     """Which subnet of a checkpoint; the largest by default."""
-    threads: int = 1
+    strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Refuse audio files that end early, instead of warning of them."""
+    threads: Threads = 1
     """CPU threads."""
 
 
@@ -46,7 +49,8 @@ def main(arguments: Arguments) -> None:
     recognizer = load_artefact(arguments.model, threads=arguments.threads, subnet=arguments.subnet)
     # Every file is read before the first is transcribed, so that a bad one ends the command early.
     for path in arguments.audio:
-        recognizer.check_samples(len(load_audio(path)), str(path))
+        samples = load_audio(path, strict=arguments.strict)
+        recognizer.check_samples(len(samples), str(path))
     busy = duration = 0.0
     for path in arguments.audio:
         samples = load_audio(path)

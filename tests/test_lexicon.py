@@ -79,6 +79,6 @@ def test_a_checkpoints_symbols_must_have_every_phoneme(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'BLUE' cannot be spelled: no symbol for phoneme 'B'"):
         with_lexicon(plain, Lexicon.parse(["BLUE B L UW"]))
     path = tmp_path / "lexicon"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="cannot read the lexicon"):
+    path.write_bytes(b"\xff\xe9")
+    with pytest.raises(UserError, match="lexicon, line 1: byte 0xff is no UTF-8"):
         Lexicon.load(path)

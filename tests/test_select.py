@@ -9,17 +9,47 @@ from pathlib import Path
 import pytest
 
 from ortho_edge import select
-from ortho_edge.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
+from ortho_edge.checkpoint import (
+    TrainedSubnet,
+    load_checkpoint,
+    save_checkpoint,
+    shipped_checkpoint,
+)
 from ortho_edge.cli import run
+from tests.devices.recorded import recorded_sizes
 
 Command = Callable[..., tuple[int, str, str]]
 
 
+DEV_WER = {"s100": 3.83, "s070": 5.95, "s045": 6.44, "s028": 8.56, "s015": 15.17}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that ships with the sizes of a recorded training, so that costs are known."""
+    shipped = load_checkpoint(shipped_checkpoint())
+    sizes = recorded_sizes(shipped.supernet.space)
+    subnets = tuple(
+        TrainedSubnet(
+            name=name, subnet=subnet, head=head, target=int(name[1:]) / 100,
+            metrics={"dev_wer": DEV_WER[name]},
+        )
+        for head, (name, subnet) in enumerate(sizes.items())
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("recorded") / "model"
+    save_checkpoint(replace(shipped, subnets=subnets), folder)
+    return folder
+
+
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], recorded: Path
+) -> Command:
     """Runs the command in this process: status, what it printed and what it complained of."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
+        if "--checkpoint" not in arguments:
+            arguments = (*arguments, "--checkpoint", str(recorded))
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
         status = 0
         try:
@@ -69,8 +99,10 @@ def test_a_composed_subnet_comes_with_its_warnings(command: Command) -> None:
     assert "HighsMip" not in printed
 
 
-def test_the_pareto_front_is_listed_and_drawn(command: Command, tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(shipped_checkpoint())
+def test_the_pareto_front_is_listed_and_drawn(
+    command: Command, recorded: Path, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(recorded)
     # A large size that is worse than a small one is on no front.
     worse = [{"dev_wer": 9.0} if one.name == "s070" else one.metrics for one in checkpoint.subnets]
     subnets = tuple(
@@ -97,8 +129,14 @@ def test_the_pareto_front_is_listed_and_drawn(command: Command, tmp_path: Path) 
     [
         (("--device", "pixel9"), "unknown device 'pixel9'; known: "),
         (("--device", "pixel8@7s"), "'pixel8@7s' is no limit of a device"),
-        (("--device", "pixel8", "--latency-ms", "0"), "latency_ms must be above 0, not 0.0"),
-        (("--device", "pixel8", "--rtf", "nan"), "rtf must be above 0, not nan"),
+        (
+            ("--device", "pixel8", "--latency-ms", "0"),
+            "--latency-ms is 0.0; it must be above 0; inf lifts the limit",
+        ),
+        (
+            ("--device", "pixel8", "--rtf", "nan"),
+            "--rtf is nan; it must be above 0; inf lifts the limit",
+        ),
         (
             ("--device", "pixel8", "--flops", "1e6"),
             "FLOPs 1,000,000 is below the smallest reachable",

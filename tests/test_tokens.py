@@ -14,7 +14,9 @@ WORDS = ("BAD", "BE", "BEAD", "A")
 TABLE = character_tokens(WORDS, LETTERS)
 spelled_words = st.lists(st.text(LETTERS, min_size=1, max_size=6) | st.sampled_from(WORDS))
 symbol_sets = st.lists(
-    st.text(min_size=1, max_size=4).filter(lambda text: text.split() == [text] and text != BLANK),
+    st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=4).filter(
+        lambda text: text.split() == [text] and text != BLANK
+    ),
     unique=True,
     max_size=8,
 )
@@ -62,6 +64,12 @@ def test_the_file_survives_the_round_trip(symbols: list[str]) -> None:
     table = Tokens((BLANK, *symbols))
     assert Tokens.parse(table.lines()) == table
     assert len(table) == len(symbols) + 1
+
+
+@pytest.mark.parametrize("symbol", ["\x1b[2J", "a\0", "\x7f", "x" * 1001])
+def test_a_symbol_can_be_printed(symbol: str) -> None:
+    with pytest.raises(ValueError, match=r"holds a control character|longer than 1000|more than"):
+        Tokens((BLANK, symbol))
 
 
 def test_the_file_holds_a_symbol_and_its_id_per_line() -> None:

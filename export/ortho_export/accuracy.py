@@ -1,8 +1,8 @@
 """Word error rates of artefacts beside those of the fp32 encoder that they were made from."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,11 +17,13 @@ from ortho_edge.training.corpora import DataOptions
 from ortho_edge.training.evaluation import (
     Encoder,
     ErrorRates,
+    Transcript,
     error_rates,
     rates_by_group,
     transcribe_cuts,
 )
 from ortho_edge.training.speech_sets import speaker_groups, speech_set
+from ortho_export.words import WordAgreement, word_agreement
 
 REFERENCE = "fp32"
 
@@ -57,6 +59,7 @@ class Accuracy:
         artefacts: Word error rate of every artefact, by its file.
         words: Reference words; one of them is the finest difference there is.
         groups: The same of children and adults apart, where the corpus states ages.
+        agreement: Of every artefact with the words that the eager encoder hears, right or wrong.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Accuracy:
     artefacts: Mapping[str, float]
     words: int
     groups: tuple["Accuracy", ...] = ()
+    agreement: Mapping[str, WordAgreement] = field(default_factory=dict)
 
 
 def measure_accuracy(
@@ -95,7 +99,24 @@ def measure_accuracy(
         _accuracy(group, {name: found[group] for name, found in by_group.items()})
         for group in by_group[REFERENCE]
     ]
-    return dataclasses.replace(_accuracy(speech.name, rates), groups=tuple(groups))
+    return dataclasses.replace(
+        _accuracy(speech.name, rates),
+        groups=tuple(groups),
+        agreement=_agreement(transcripts, speech.name),
+    )
+
+
+def _agreement(
+    transcripts: Mapping[str, Sequence[Transcript]], name: str
+) -> dict[str, WordAgreement]:
+    """Of every artefact; nothing where the eager encoder hears no word."""
+    expected = [one.hypothesis for one in transcripts[REFERENCE]]
+    found = {
+        file: word_agreement(zip(expected, (one.hypothesis for one in texts), strict=True), name)
+        for file, texts in transcripts.items()
+        if file != REFERENCE
+    }
+    return {file: one for file, one in found.items() if one is not None}
 
 
 def _accuracy(name: str, rates: Mapping[str, ErrorRates]) -> Accuracy:

@@ -1,12 +1,15 @@
 """Parity: an artefact must say what the eager compact encoder says.
 
 Both sides start from the same audio. The reference computes features and log-probabilities in
-eager torch; the artefact is used as a client uses it, alone and in padded batches.
+eager torch; the artefact is used as a client uses it, alone and in padded batches. Where no
+log-probability is off by more than the limit, the best symbol of a frame is the same unless another
+is within twice the limit of it. Such a tie is no disagreement, so transcripts are counted, and
+never a reason to refuse.
 """
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 
 import numpy as np
@@ -19,6 +22,7 @@ from ortho_edge.conformer.architecture import subsampled_length
 from ortho_edge.data.features import FRAME_SHIFT, fbank, num_frames
 from ortho_edge.decoding import greedy_ids
 from ortho_export.artefact import Recognizer
+from ortho_export.machine import this_machine
 
 FP32_LIMIT = 1e-4
 """Largest allowed difference of a log-probability in fp32."""
@@ -50,11 +54,15 @@ class Parity:
             is off by more than the limit forgives.
         limit: The largest allowed.
         frames: Length of every clip, by its name.
+        same_transcripts: Clips whose greedy transcript is the same, alone.
+        machine: Where it was found.
     """
 
     max_abs_error: float
     limit: float
     frames: Mapping[str, int]
+    same_transcripts: int
+    machine: str = field(default_factory=this_machine)
 
 
 def parity_clips(
@@ -107,7 +115,7 @@ def check_parity(
             `EAGER_SHARE` times as much as the eager encoder is there.
 
     Raises:
-        ParityError: A log-probability differs by more, or a greedy transcript differs.
+        ParityError: A log-probability differs by more, or a shape or length differs.
     """
     if limit is None:
         limit = AUDIO_LIMIT if recognizer.takes_audio else FP32_LIMIT
@@ -127,7 +135,8 @@ def check_parity(
         compare(name, one, " in a padded batch") for name, one in zip(short, batched, strict=True)
     ]
     worst, allowed = (max(one) for one in zip(*errors, strict=True))
-    return Parity(max_abs_error=worst, limit=allowed, frames=frames)
+    same = sum(greedy_ids(one) == greedy_ids(expected[name]) for name, one in found.items())
+    return Parity(max_abs_error=worst, limit=allowed, frames=frames, same_transcripts=same)
 
 
 def _doubled(encoder: DenseEncoder) -> DenseEncoder:
@@ -164,7 +173,7 @@ def _compare(
     """The largest difference, and what was allowed.
 
     Raises:
-        ParityError: It is above the limit or not a number, or shapes or transcripts differ.
+        ParityError: It is above the limit or not a number, or shapes differ.
     """
     if found.shape != expected.shape:
         raise ParityError(f"{name}: log-probabilities {found.shape} instead of {expected.shape}")
@@ -175,6 +184,4 @@ def _compare(
         limit = max(limit, EAGER_SHARE * float(np.abs(expected - truth).max()))
     if not error <= limit:
         raise ParityError(f"{name}: a log-probability differs by {error:.3g}, more than {limit:g}")
-    if greedy_ids(found) != greedy_ids(expected):
-        raise ParityError(f"{name}: the greedy transcript differs, error {error:.3g}")
     return error, limit

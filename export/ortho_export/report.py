@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ortho_edge.checkpoint import SYMBOLS
+from ortho_edge.cli import UserError
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.profile import Budget
 from ortho_export.auto import MARGIN
 from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND
 from ortho_export.manifest import describe_file, versions
-from ortho_export.results import EXECUTORCH, Export
+from ortho_export.onnx import OLDEST
+from ortho_export.opset import IR_VERSION, OPSET
+from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Export
+from ortho_export.words import describe_words
 
 CHECKPOINT_CARD, ATTRIBUTION = "README.md", "## Data and attribution"
 """Where a checkpoint states the licences of what it was trained on."""
@@ -66,13 +70,14 @@ def _rows(export: Export) -> Iterator[tuple[str, str]]:
         yield (
             f"parity error, {export.file(runtime)}",
             f"{one.max_abs_error:.1e} of {one.limit:g} allowed; "
-            f"same transcripts on {len(one.frames)} clips",
+            f"same transcripts on {one.same_transcripts} of {len(one.frames)} clips",
         )
     for runtime, one in export.fidelity.items():
         yield (
             f"agreement, {export.file(runtime)}",
-            f"{one.snr_db:.1f} dB, at least {one.floor_db:g} wanted; {100 * one.same_words:.1f} % "
-            f"of {one.words} words of the fp32 encoder",
+            f"{one.snr_db:.1f} dB, at least {one.floor_db:g} wanted; "
+            f"{describe_words(None if one.words is None else asdict(one.words))}; "
+            f"on {one.machine}",
         )
 
 
@@ -152,7 +157,10 @@ def attribution(checkpoint: Path) -> str | None:
     path = checkpoint / CHECKPOINT_CARD
     if not path.is_file():
         return None
-    _, found, rest = path.read_text("utf-8").partition(f"{ATTRIBUTION}\n")
+    try:
+        _, found, rest = path.read_text("utf-8").partition(f"{ATTRIBUTION}\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: {error}") from error
     return rest.partition("\n## ")[0].strip() if found else None
 
 
@@ -231,6 +239,10 @@ def _files(export: Export, folder: Path) -> dict[str, Any]:
             "precision": precision,
             "input": export.request.input,
         }
+        if runtime == ONNXRUNTIME:
+            files[name]["onnx"] = {
+                "ir_version": IR_VERSION, "opset": OPSET, "oldest_tried": OLDEST
+            }  # fmt: skip
         for what, found in (("parity", export.parity), ("fidelity", export.fidelity)):
             if runtime in found:
                 files[name][what] = asdict(found[runtime])

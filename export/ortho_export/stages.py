@@ -1,47 +1,51 @@
 """What a person sees of an export while it runs."""
 
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
-from tqdm import tqdm
-
+from ortho_edge.progress import Progress, say
 from ortho_export.writing import Written
+
+logger = logging.getLogger(__name__)
 
 
 class Stages:
-    """A progress bar over named stages, on standard error."""
+    """Named stages, each a line with its seconds when it ends; a bar over them on a terminal."""
 
     def __init__(self, total: int) -> None:
+        """Nothing is shown before the block begins."""
+        self._progress = Progress("export", total=total, unit="stages")
+
+    def __enter__(self) -> "Stages":
         """Shows the empty bar."""
-        self._bar = tqdm(total=total, unit="stage", leave=False)
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Closes the bar."""
+        self._progress.__exit__(*error)  # pyright: ignore[reportArgumentType]
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Shows the stage while it runs, then how long it took."""
         start = monotonic()
-        self._bar.set_description(name)
-        try:
-            yield
-        except BaseException:
-            self._bar.close()
-            raise
+        self._begin(name)
+        yield
         self._end(name, monotonic() - start)
 
     def written(self, artefacts: Iterator[Written], names: Sequence[str]) -> Iterator[Written]:
         """Shows that artefacts of these names are written, each a stage, and yields them."""
-        self._bar.set_description(f"writing {', '.join(names)}")
-        try:
-            for one in artefacts:
-                yield one
-                self._end(f"writing {one.file}", one.seconds)
-        except BaseException:
-            self._bar.close()
-            raise
+        self._begin(f"writing {', '.join(names)}")
+        for one in artefacts:
+            yield one
+            self._end(f"writing {one.file}", one.seconds)
+
+    def _begin(self, name: str) -> None:
+        logger.debug("%s begins", name)
+        self._progress.name(name)
 
     def _end(self, name: str, seconds: float) -> None:
-        tqdm.write(f"{name}: {seconds:.1f} s", file=sys.stderr)
-        self._bar.update(1)
-        if self._bar.n == self._bar.total:
-            self._bar.close()
+        say(f"{name}: {seconds:.1f} s")
+        self._progress.advance()

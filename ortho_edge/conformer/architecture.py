@@ -42,7 +42,7 @@ class Architecture:
         """Raises ValueError naming the field, the value and the rule."""
         for name in (
             "dim", "num_blocks", "num_heads", "head_dim", "ffn_dim", "num_ffn_chunks",
-            "front_end_chunks",
+            "kernel_size", "feature_dim", "front_end_chunks",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -66,6 +66,10 @@ class Architecture:
             raise ValueError(
                 f"front_end {self.front_end!r} takes {expected} channel counts, "
                 f"not {self.front_end_channels}"
+            )
+        if min(self.front_end_channels) < 1:
+            raise ValueError(
+                f"front_end_channels must be at least 1, not {self.front_end_channels}"
             )
         if self.front_end_channels[-1] % self.front_end_chunks:
             raise ValueError(

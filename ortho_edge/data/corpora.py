@@ -1,24 +1,19 @@
 """The speech corpora as lhotse CutSets.
 
-A folder of recordings with a ``transcripts.tsv`` (tab-separated, one line of column names, then one
-line for each utterance) becomes an eager CutSet. A file that is missing, empty or unreadable is
-left out, and one log line counts them by reason.
+Each is a folder that `ortho_edge.data.recordings` reads. A file that is missing, empty, cut off or
+unreadable is left out of what is trained on, and one log line counts them by reason; a set that is
+evaluated keeps it, so that the evaluation tells of it.
 """
 
-import csv
-import logging
 import os
-from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-import soundfile
-from lhotse import AudioSource, CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse import CutSet
 from lhotse.cut import Cut
 
 from ortho_edge.cli import UserError
-
-logger = logging.getLogger(__name__)
+from ortho_edge.data.recordings import transcribed_cuts
 
 DATA_ROOT_VARIABLE = "ORTHO_EDGE_DATA"
 """Environment variable that names the folder of corpora."""
@@ -47,12 +42,13 @@ def data_root(path: str | Path | None = None) -> Path:
     return chosen
 
 
-def speechocean762(root: str | Path, split: str) -> CutSet:
+def speechocean762(root: str | Path, split: str, *, keep_unreadable: bool = False) -> CutSet:
     """Read English sentences of non-native speakers, half of them children, 16 kHz.
 
     Args:
         root: Folder of corpora, as `data_root` returns it.
         split: ``train``, ``dev`` or ``test``; no speaker is in two of them.
+        keep_unreadable: Keep utterances without readable audio, for an evaluation to count.
 
     Returns:
         Cuts with ``age`` (int, years) and ``gender`` (``m`` or ``f``) as custom fields.
@@ -64,10 +60,10 @@ def speechocean762(root: str | Path, split: str) -> CutSet:
     if split not in splits:
         raise UserError(f"unknown split '{split}' of speechocean762; known: {', '.join(splits)}")
     return CutSet.from_cuts(
-        _transcribed_cuts(
+        transcribed_cuts(
             Path(root) / "speechocean762" / split,
-            suffix=".opus",
-            custom={"age": int, "gender": str},
+            whole_numbers=("age",),
+            keep_unreadable=keep_unreadable,
         )
     )
 
@@ -77,6 +73,7 @@ def fsdd(
     *,
     speakers: Collection[str] | None = None,
     takes: Collection[int] | None = None,
+    keep_unreadable: bool = False,
 ) -> CutSet:
     """Isolated spoken digits (ZERO to NINE) of the Free Spoken Digit Dataset, 8 kHz.
 
@@ -84,6 +81,7 @@ def fsdd(
         root: Folder of corpora.
         speakers: Speakers to keep; None keeps all.
         takes: Takes to keep, from 0 to 49; None keeps all. Takes 0 to 4 are the official test.
+        keep_unreadable: Keep utterances without readable audio, for an evaluation to count.
 
     Returns:
         Cuts with ``take`` (int) as a custom field.
@@ -91,7 +89,9 @@ def fsdd(
     Raises:
         UserError: The corpus or a named speaker is absent.
     """
-    cuts = _transcribed_cuts(Path(root) / "fsdd", suffix=".flac", custom={"take": int})
+    cuts = transcribed_cuts(
+        Path(root) / "fsdd", whole_numbers=("take",), keep_unreadable=keep_unreadable
+    )
     known = sorted({_speaker(cut) for cut in cuts})
     unknown = sorted(set(speakers or ()) - set(known))
     if unknown:
@@ -99,7 +99,8 @@ def fsdd(
     return CutSet.from_cuts(
         cut
         for cut in cuts
-        if (speakers is None or _speaker(cut) in speakers) and (takes is None or cut.take in takes)
+        if (speakers is None or _speaker(cut) in speakers)
+        and (takes is None or (cut.custom or {}).get("take") in takes)
     )
 
 
@@ -112,86 +113,21 @@ def librivox(root: str | Path) -> CutSet:
     Raises:
         UserError: The corpus is absent.
     """
-    return CutSet.from_cuts(_transcribed_cuts(Path(root) / "librivox", suffix=".flac"))
+    return CutSet.from_cuts(transcribed_cuts(Path(root) / "librivox"))
 
 
-def synthetic(folder: str | Path) -> CutSet:
-    """Synthesised speech as ``python -m ortho_edge.synthesize`` writes it.
+def synthetic(folder: str | Path, *, keep_unreadable: bool = False) -> CutSet:
+    """Recordings with a table, as ``python -m ortho_edge.synthesize`` writes them.
 
     Args:
-        folder: The folder with ``transcripts.tsv`` and ``audio/<utterance>.flac``.
+        folder: The folder with ``transcripts.tsv`` (or ``.csv``) and ``audio``, or a table.
+        keep_unreadable: Keep utterances without readable audio, for an evaluation to count.
 
     Raises:
-        UserError: There is no such folder.
+        UserError: There is no such folder, or its table cannot be used.
     """
-    return CutSet.from_cuts(_transcribed_cuts(Path(folder), suffix=".flac"))
+    return CutSet.from_cuts(transcribed_cuts(Path(folder), keep_unreadable=keep_unreadable))
 
 
 def _speaker(cut: Cut) -> str:
     return cut.supervisions[0].speaker or ""
-
-
-def _transcribed_cuts(
-    folder: Path, *, suffix: str, custom: dict[str, type] | None = None
-) -> list[MonoCut]:
-    """Reads ``transcripts.tsv`` and the headers of ``audio/<utterance><suffix>``."""
-    table = folder / "transcripts.tsv"
-    if not table.is_file():
-        raise UserError(f"no corpus at '{folder}': it has no transcripts.tsv")
-    cuts, skipped = [], Counter()
-    with table.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
-            path = folder / "audio" / f"{row['utterance']}{suffix}"
-            recording = _recording(path, row["utterance"])
-            if isinstance(recording, str):
-                skipped[recording] += 1
-                continue
-            extra = {name: kind(row[name]) for name, kind in (custom or {}).items()}
-            cuts.append(_cut(recording, row, extra))
-    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-    level = logging.WARNING if skipped else logging.INFO
-    logger.log(level, "%s: %d utterances, skipped: %s", folder, len(cuts), counts or "none")
-    return cuts
-
-
-def _recording(path: Path, name: str) -> Recording | str:
-    """Returns a recording after a look at the file's header, or why there is none."""
-    if not path.is_file():
-        return "missing"
-    if path.stat().st_size == 0:
-        return "empty"
-    try:
-        info = soundfile.info(str(path))
-    except soundfile.SoundFileError:
-        return "unreadable"
-    if info.frames == 0:
-        return "empty"
-    return Recording(
-        id=name,
-        sources=[AudioSource(type="file", channels=list(range(info.channels)), source=str(path))],
-        sampling_rate=info.samplerate,
-        num_samples=info.frames,
-        duration=info.frames / info.samplerate,
-    )
-
-
-def _cut(recording: Recording, row: dict[str, str], custom: dict[str, object]) -> MonoCut:
-    supervision = SupervisionSegment(
-        id=recording.id,
-        recording_id=recording.id,
-        start=0.0,
-        duration=recording.duration,
-        text=row["text"],
-        speaker=row["speaker"],
-        language="English",
-        gender=row.get("gender"),
-    )
-    return MonoCut(
-        id=recording.id,
-        start=0.0,
-        duration=recording.duration,
-        channel=0,
-        recording=recording,
-        supervisions=[supervision],
-        custom=dict(custom) or None,
-    )

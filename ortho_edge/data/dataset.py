@@ -254,8 +254,10 @@ def _as_is(item: object) -> object:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # Who takes a machine back signals every process; the trainer then ends its loaders itself.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Who takes a machine back, or types Ctrl-C, signals every process; the trainer then ends its
+    # loaders itself.
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)
 
 
 @contextmanager

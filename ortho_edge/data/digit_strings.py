@@ -5,7 +5,7 @@ from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.cut import MixedCut, MixTrack, PaddingCut
 from lhotse.supervision import AlignmentItem
 
-from ortho_edge.data.waveforms import each_cut
+from ortho_edge.data.waveforms import MIXDOWN, each_cut
 
 Range = tuple[float, float]
 
@@ -128,6 +128,7 @@ def _string(name: str, digits: list[MonoCut], silences: list[float]) -> MixedCut
             channel=digit.channel,
             supervisions=[supervision] if index == 0 else [],
             recording=digit.recording,
+            custom={MIXDOWN: True} if (digit.custom or {}).get(MIXDOWN) else None,
         )
         tracks.append(MixTrack(cut=track_cut, offset=start / rate))
     return MixedCut(id=name, tracks=tracks)

@@ -19,13 +19,13 @@ import numpy as np
 import soundfile
 import soxr
 from jaxtyping import Float32
-from tqdm import tqdm
 
 from ortho_edge.atomic import write_atomically
 from ortho_edge.cli import UserError
 from ortho_edge.data.audio import SAMPLE_RATE
 from ortho_edge.data.synthesis import HEADER
 from ortho_edge.data.synthetic_voices import DIGIT_WORDS
+from ortho_edge.progress import Progress
 
 MODEL_RATE = 24_000
 STYLE_DIM = 256
@@ -256,22 +256,24 @@ def synthesize_kokoro(out: Path, *, voices: Path, number: int, seed: int = 0) ->
     unfinished = out.with_name(f".{out.name}.unfinished")
     (unfinished / "audio").mkdir(parents=True, exist_ok=True)
     rows = ["\t".join(HEADER)]
-    for utterance in tqdm(said, unit="utterance", desc="speaking"):
-        path = unfinished / "audio" / f"{utterance.name}.flac"
-        if not path.exists():
-            content = io.BytesIO()
-            samples = kokoro.speak(utterance)
-            soundfile.write(content, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-            write_atomically(path, content.getvalue())
-        seconds = f"{soundfile.info(path).duration:.3f}"
-        rows.append(
-            "\t".join(
-                [utterance.name, utterance.speaker, str(utterance.take), seconds, utterance.text]
-            )
-        )
+    with Progress("speaking", total=len(said), unit="utterances") as progress:
+        for utterance in said:
+            path = unfinished / "audio" / f"{utterance.name}.flac"
+            if not path.exists():
+                content = io.BytesIO()
+                samples = kokoro.speak(utterance)
+                soundfile.write(content, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+                write_atomically(path, content.getvalue())
+            rows.append("\t".join(_row(utterance, soundfile.info(path).duration)))
+            progress.advance()
     write_atomically(unfinished / "transcripts.tsv", "\n".join(rows) + "\n")
     unfinished.rename(out)
     return out
+
+
+def _row(utterance: KokoroUtterance, seconds: float) -> list[str]:
+    take = str(utterance.take)
+    return [utterance.name, utterance.speaker, take, f"{seconds:.3f}", utterance.text]
 
 
 def _part_packages() -> list[str]:

@@ -18,9 +18,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lhotse import CutSet
 from lhotse.cut import Cut
@@ -29,13 +29,15 @@ from lhotse.cut.set import LazyCutMixer
 from ortho_edge.atomic import write_atomically
 from ortho_edge.cli import UserError
 from ortho_edge.data.archives import ARCHIVES, musan_noise
+from ortho_edge.data.cut_files import read_cuts
+from ortho_edge.data.prepared_facts import DESCRIPTION, Facts
 from ortho_edge.data.waveforms import each_cut
 from ortho_edge.lexicon import Lexicon, lexicon_tokens, with_lexicon
 from ortho_edge.tokens import Tokens, character_tokens, sentencepiece_tokens
 
 logger = logging.getLogger(__name__)
 
-DESCRIPTION, SYMBOLS, PIECES, LEXICON = "prepared.json", "tokens.txt", "bpe.model", "lexicon.txt"
+SYMBOLS, PIECES, LEXICON = "tokens.txt", "bpe.model", "lexicon.txt"
 TEXT, UNSPELLED, NOISE = "text.txt", "oov.tsv", "noise"
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
 
@@ -69,43 +71,6 @@ class Preparation:
     num_pieces: int = 500
     lexicon: Path | None = None
     noise: Path | None = None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The content of `prepared.json`.
-
-    Attributes:
-        corpus: A name in `ARCHIVES`.
-        source: The unpacked corpus.
-        parts: Of each part that is done: `utterances`, `hours`, and `dropped` by reason.
-        units: What the symbols are; empty until they are made.
-        unspelled_utterances: Training utterances that the symbols cannot spell.
-        noise: The folder of recorded noise, or None.
-    """
-
-    corpus: str
-    source: str
-    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    units: str = ""
-    unspelled_utterances: int = 0
-    noise: str | None = None
-
-    def write(self, folder: Path) -> None:
-        """Replaces the folder's description."""
-        write_atomically(folder / DESCRIPTION, json.dumps(vars(self), indent=1) + "\n")
-
-    @classmethod
-    def read(cls, folder: Path) -> "Facts":
-        """Reads a folder's description.
-
-        Raises:
-            UserError: It is damaged.
-        """
-        try:
-            return cls(**json.loads((folder / DESCRIPTION).read_text("utf-8")))
-        except (OSError, TypeError, ValueError) as error:
-            raise UserError(f"{folder / DESCRIPTION} is damaged: {error}") from error
 
 
 def prepare(wanted: Preparation) -> Facts:
@@ -201,8 +166,8 @@ def _write_symbols(wanted: Preparation, lexicon: Lexicon | None, training: Seque
     else:
         tokens = _word_pieces(texts, wanted.num_pieces, wanted.out / PIECES)
     unspelled, words = 0, Counter()
-    for text in texts:
-        wrong = [word for word in text.split() if not _spells(tokens, word)]
+    for one in texts:
+        wrong = [word for word in one.split() if not _spells(tokens, word)]
         unspelled += bool(wrong)
         words.update(wrong)
     lines = (f"{word}\t{count}\n" for word, count in words.most_common())
@@ -246,7 +211,7 @@ def _word_pieces(texts: Sequence[str], num_pieces: int, path: Path) -> Tokens:
 
 
 def _read_cuts(folder: Path, name: str) -> CutSet:
-    return CutSet.from_jsonl_lazy(folder / "cuts" / f"{name}.jsonl.gz")
+    return read_cuts(folder / "cuts" / f"{name}.jsonl.gz", with_text=name != NOISE)
 
 
 @dataclass(frozen=True)
@@ -318,11 +283,14 @@ class PreparedCorpus:
             cuts = CutSet.mux(*map(self.cuts, parts), weights=sizes, seed=0)
         if self.facts.noise is None:
             return cuts
+        noise = _read_cuts(self.folder, NOISE).to_eager()
+        if not noise:
+            raise UserError(f"{self.folder / 'cuts' / NOISE}.jsonl.gz holds no noise to mix in")
         # Stateless, unlike CutSet.mix: an epoch has the same noise however often it is begun.
         return CutSet(
             LazyCutMixer(
                 cuts,
-                _read_cuts(self.folder, NOISE).to_eager(),
+                noise,
                 snr=NOISE_SNR_DB,
                 mix_prob=NOISE_PROBABILITY,
                 preserve_id="left",

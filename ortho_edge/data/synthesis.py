@@ -11,6 +11,7 @@ the columns utterance, speaker, take, seconds, text. An utterance is named
 `<digits>_<voice>_<take>`.
 """
 
+import io
 import shutil
 import subprocess
 import tempfile
@@ -23,10 +24,10 @@ import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ortho_edge.cli import UserError
 from ortho_edge.data.synthetic_voices import DIGIT_WORDS, VOICES, Voice
+from ortho_edge.progress import Progress
 
 SAMPLE_RATE = 16_000
 PACKAGES = {
@@ -318,13 +319,16 @@ def synthesize_corpus(
 
 def _write_corpus(plan: Sequence[Utterance], corpus: Path, scratch: Path) -> None:
     rows = ["\t".join(HEADER)]
-    with tqdm(total=len(plan), unit="utterance", desc="speaking") as progress:
+    with Progress("speaking", total=len(plan), unit="utterances") as progress:
         for voice in dict.fromkeys(said.voice for said in plan):
             said_by_voice = [said for said in plan if said.voice == voice]
             for said, samples in zip(said_by_voice, speak(said_by_voice, scratch), strict=True):
                 path = corpus / "audio" / f"{said.name}.flac"
-                soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+                # Written by Python, which says it when the disk is full.
+                content = io.BytesIO()
+                soundfile.write(content, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+                path.write_bytes(content.getvalue())
                 seconds = f"{len(samples) / SAMPLE_RATE:.3f}"
                 rows.append("\t".join([said.name, voice.name, str(said.take), seconds, said.text]))
-                progress.update()
+                progress.advance()
     (corpus / "transcripts.tsv").write_text("\n".join(rows) + "\n")

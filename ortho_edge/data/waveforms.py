@@ -14,11 +14,19 @@ from lhotse import CutSet, MonoCut
 from lhotse.audio.backend import audio_backend
 from lhotse.cut import Cut, MixedCut, PaddingCut
 
-from ortho_edge.data.audio import SAMPLE_RATE, AudioError, read_samples, resample
+from ortho_edge.data.audio import (
+    ROUNDING_SECONDS,
+    SAMPLE_RATE,
+    AudioError,
+    check_duration,
+    read_samples,
+    resample,
+)
 
 _INT16_SCALE = 32767.0
-_ROUNDING_SECONDS = 0.025
-"""A duration may promise this much more than its file holds; beyond it the file is cut off."""
+MIXDOWN = "mixdown"
+"""Custom field of a cut whose channels become one by the rule of `ortho_edge.data.audio`; without
+it the cut names its channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +102,9 @@ def load_cut(cut: Cut, cache: WaveformCache | None = None) -> np.ndarray:
         float32 samples of shape ``(N,)``, mono, at `SAMPLE_RATE`.
 
     Raises:
-        AudioError: Missing, unreadable, empty, truncated or non-finite audio.
+        AudioError: Missing, unreadable, empty, truncated, too long or non-finite audio.
     """
+    check_duration(cut.duration, cut.sampling_rate, f"cut {cut.id}")
     stretches = _stretches(cut)
     if stretches is None:
         return resample(_load_with_lhotse(cut), cut.sampling_rate, SAMPLE_RATE)
@@ -136,10 +145,11 @@ def _stretch(cut: MonoCut) -> _Stretch | None:
     if source.type != "file":
         return None
     rate = recording.sampling_rate
+    mixed_down = bool((cut.custom or {}).get(MIXDOWN))
     return _Stretch(
         path=str(source.source),
         rate=rate,
-        channel=cut.channel if recording.num_channels > 1 else None,
+        channel=None if recording.num_channels == 1 or mixed_down else cut.channel,
         first=round(cut.start * rate),
         count=cut.num_samples or 0,
     )
@@ -147,12 +157,14 @@ def _stretch(cut: MonoCut) -> _Stretch | None:
 
 def _decode(stretch: _Stretch) -> np.ndarray:
     path, count = stretch.path, stretch.count
-    samples, rate = read_samples(path, first=stretch.first, count=count, channel=stretch.channel)
+    samples, rate = read_samples(
+        path, first=stretch.first, count=count, channel=stretch.channel, strict=True
+    )
     if rate != stretch.rate:
         message = f"{path} has {rate} Hz where its manifest says {stretch.rate} Hz"
         raise AudioError(message, reason="unreadable")
     missing = count - len(samples)
-    if missing > _ROUNDING_SECONDS * rate:
+    if missing > ROUNDING_SECONDS * rate:
         message = f"{path} ends {missing} of {count} samples early"
         raise AudioError(message, reason="truncated")
     return np.pad(samples, (0, missing)) if missing > 0 else samples

@@ -3,6 +3,7 @@
 import logging
 import os
 import tomllib
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -26,17 +27,30 @@ def shipped_folder() -> Path:
 
 
 def user_folder() -> Path:
-    """The user's own profiles: `$XDG_CONFIG_HOME/ortho_edge/devices`, `~/.config` by default."""
+    """The user's own profiles: `$XDG_CONFIG_HOME/ortho_edge/devices`, `~/.config` by default.
+
+    Raises:
+        UserError: This user has no home folder.
+    """
     configured = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(configured) if configured else Path.home() / ".config") / "ortho_edge" / "devices"
+    try:
+        folder = Path(configured) if configured else Path.home() / ".config"
+    except RuntimeError as error:
+        raise UserError("this user has no home folder; name one by XDG_CONFIG_HOME") from error
+    return folder / "ortho_edge" / "devices"
+
+
+def _found() -> dict[str, Path]:
+    """Profiles by name, the user's before shipped ones; none of a home that cannot be read."""
+    found = {path.stem: path for path in shipped_folder().glob("*.toml")}
+    with suppress(OSError, UserError):
+        found |= {path.stem: path for path in user_folder().glob("*.toml") if path.is_file()}
+    return found
 
 
 def known_devices() -> list[str]:
     """Names that `load_profile` takes, `host` included even where it is not measured yet."""
-    found = {
-        path.stem for folder in (shipped_folder(), user_folder()) for path in folder.glob("*.toml")
-    }
-    return sorted(found | {HOST})
+    return sorted({*_found(), HOST})
 
 
 def find_profile(device: str) -> Path:
@@ -52,12 +66,10 @@ def find_profile(device: str) -> Path:
         if not path.is_file():
             raise UserError(f"no device profile at {device}")
         return path
-    if device not in known_devices():
+    if device in (found := _found()):
+        return found[device]
+    if device != HOST:
         raise UserError(f"unknown device {device!r}; known: {', '.join(known_devices())}")
-    for folder in (user_folder(), shipped_folder()):
-        path = folder / f"{device}.toml"
-        if path.is_file():
-            return path
     raise UserError(f"device {HOST!r} is not measured yet; run: {HOST_COMMAND}")
 
 
@@ -85,7 +97,7 @@ def read_profile(path: Path) -> DeviceProfile:
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"device profile {path} cannot be read: {error}") from error
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:

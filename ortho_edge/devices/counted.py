@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ortho_edge.checkpoint import Checkpoint
 from ortho_edge.cli import UserError
 from ortho_edge.devices.host import host_hardware
@@ -35,6 +33,7 @@ from ortho_edge.devices.profiler import (
     fit_runtime,
 )
 from ortho_edge.devices.timing import Timing
+from ortho_edge.progress import track
 
 Count = Callable[[Path, Sequence[float]], Sequence[int]]
 """Instructions of one inference of an artefact for each of these lengths in seconds."""
@@ -117,7 +116,7 @@ def count_device(
             spread_percent=0.0,
             median_milliseconds=speed.milliseconds(instructions),
         )
-        for (key, name), file in tqdm(files.items(), desc=f"counting on {core}", unit="network")
+        for (key, name), file in track(files.items(), f"counting on {core}", unit="networks")
         for seconds, instructions in zip(LENGTHS, count(file, LENGTHS), strict=True)
     }
     measured = Measurements(probes=made, files=files, timings=timings)

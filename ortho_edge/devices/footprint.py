@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import nnls
-from tqdm import tqdm
 
 from ortho_edge.devices.file_sizes import QUANTISED
 from ortho_edge.devices.latency import file_bytes
 from ortho_edge.devices.measurements import Measurements, PeakMemory, Runtime
 from ortho_edge.devices.profile import MemoryCost, SizeCost
 from ortho_edge.devices.workload import BYTES, planned_elements, workload
+from ortho_edge.progress import track
 
 MEMORY_POINTS = (
     ("empty", 1.0), ("empty", 10.0), ("random-30", 10.0), ("full", 1.0), ("full", 10.0)
@@ -66,7 +66,7 @@ def fit_memory(
     rows, peaks = [], []
     warm_up = measured.files[runtime.key, WARM_UP_PROBE]
     by_name = {probe.trained.name: probe for probe in measured.probes}
-    for name, seconds in tqdm(MEMORY_POINTS, desc=f"memory of {runtime.key}", unit="process"):
+    for name, seconds in track(MEMORY_POINTS, f"memory of {runtime.key}", unit="processes"):
         probe = by_name[name]
         works = workload(probe.checkpoint.supernet.space, probe.trained.subnet, seconds)
         params, live = sum(work.params for work in works), max(work.live for work in works)

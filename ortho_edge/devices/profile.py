@@ -12,6 +12,7 @@ Units: MB is 10^6 bytes, us is microseconds.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -35,11 +36,24 @@ Kind = Literal["front_end", "ffn", "conv", "mhsa", "norm", "ctc_head"]
 
 KINDS: tuple[Kind, ...] = ("front_end", "ffn", "conv", "mhsa", "norm", "ctc_head")
 DEFAULT_AUDIO_SECONDS = 5.0
+LOWEST, HIGHEST = 1e-6, 1e12
+"""Of any figure that divides, and of any at all: products and sums of a few stay finite."""
+MOST_SECONDS = 24 * 3600.0
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+"""Of a device: exports and tables are called after it, so it must not lead elsewhere."""
 
 
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise ValueError(message)
+
+
+def _positive(name: str, value: float | None) -> None:
+    _require(value is None or 0 < value < math.inf, f"{name} must be above 0, not {value}")
+    _require(
+        value is None or LOWEST <= value <= HIGHEST,
+        f"{name} must be from {LOWEST:g} to {HIGHEST:g}, not {value}",
+    )
 
 
 def _not_negative(table: object) -> None:
@@ -49,6 +63,7 @@ def _not_negative(table: object) -> None:
             _require(
                 0 <= value < math.inf, f"{one.name} must be finite and at least 0, not {value}"
             )
+            _require(value <= HIGHEST, f"{one.name} must be at most {HIGHEST:g}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +104,7 @@ class Core:
         """Raises ValueError when a figure is not above 0."""
         for name in ("count", "clock_ghz", "simd_bits", "flops_per_cycle"):
             value = getattr(self, name)
-            _require(value is None or 0 < value < math.inf, f"{name} must be above 0, not {value}")
+            _positive(name, value)
 
     @property
     def peak_gflops(self) -> float | None:
@@ -201,7 +216,7 @@ class AssumedSpeed:
         """Raises ValueError when a figure is not above 0."""
         for name in ("instructions_per_cycle", "clock_ghz"):
             value = getattr(self, name)
-            _require(value is None or 0 < value < math.inf, f"{name} must be above 0, not {value}")
+            _positive(name, value)
 
     def milliseconds(self, count: float) -> float:
         """How long that many instructions, or cycles, take at this speed."""
@@ -294,6 +309,10 @@ class Budget:
         _require(
             self.audio_seconds < math.inf, f"audio_seconds must be finite, not {self.audio_seconds}"
         )
+        _require(
+            self.audio_seconds <= MOST_SECONDS,
+            f"audio_seconds must be at most {MOST_SECONDS:g}, not {self.audio_seconds}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +335,12 @@ class DeviceProfile:
     """Runtime (`executorch`, `onnxruntime`), then precision (`fp32`)."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError when there is no runtime, or a module is faster than the core."""
+        """Raises ValueError when a name is none, there is no runtime, or one beats its core."""
+        _require(
+            NAME.fullmatch(self.name) is not None,
+            f"name must be at most 100 letters, digits, '-', '_' and '.', and begin with neither "
+            f"'-' nor '.', not {self.name[:120]!r}",
+        )
         _require(bool(self.runtimes), "no runtime has a cost table")
         peak = self.hardware.core.peak_gflops
         for runtime, precisions in self.runtimes.items():

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from ortho_edge import progress
 from ortho_edge.checkpoint import Checkpoint
 from ortho_edge.components import FRAMES_PER_SECOND
 from ortho_edge.devices.catalogue import HOST
@@ -166,7 +166,7 @@ def export_probes(
         place = folder / runtime.key / probe.trained.name
         place.mkdir(parents=True)
         places[runtime.key, probe.trained.name] = place
-    show = partial(tqdm, total=len(jobs), desc="exporting", unit="network")
+    show = partial(progress.track, label="exporting", unit="networks", total=len(jobs))
     if workers == 1:
         return {
             (runtime.key, probe.trained.name): runtime.export(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import TypeVar
 
-from tqdm import tqdm
+from ortho_edge.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def time_in_turns(
     Args:
         calls: What to time, each called with nothing.
         limit_seconds: Of wall-clock time; at least two rounds run in any case.
-        label: Of the progress bar.
+        label: Of the progress.
         clock: Seconds.
     """
     stop = time.monotonic() + limit_seconds
@@ -84,12 +84,12 @@ def time_in_turns(
     halves = {key: _Halves() for key in calls}
     start, rounds = time.monotonic(), 0
     quiet = not calls
-    with tqdm(total=round(limit_seconds), unit="s", desc=label) as bar:
+    with Progress(label, total=round(limit_seconds), unit="s") as bar:
         while not quiet and (rounds < 2 or time.monotonic() < stop):
             for key, call in calls.items():
                 halves[key].turn(rounds % 2, call, clock)
             rounds += 1
-            bar.update(min(round(time.monotonic() - start), bar.total) - bar.n)
+            bar.reach(round(time.monotonic() - start))
             if rounds >= MIN_ROUNDS and rounds % 2 == 0:
                 quiet = all(one.spread < QUIET_SPREAD_PERCENT for one in halves.values())
     timings = {key: one.timing() for key, one in halves.items()}

@@ -1,6 +1,6 @@
 """A checkpoint as a report reads it: sizes, costs, where it comes from and how it was trained."""
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,6 +11,7 @@ from lhotse import CutSet
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint
 from ortho_edge.cli import UserError
+from ortho_edge.json_files import number, parse_json, table
 from ortho_edge.training.evaluation import (
     ErrorRates,
     Transcript,
@@ -87,19 +88,29 @@ def read_curves(log: Path) -> dict[str, tuple[list[float], list[float]]]:
         UserError: A line is no JSON object with a step.
     """
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    lines = log.read_text("utf-8").splitlines() if log.is_file() else []
-    for number, line in enumerate(lines, start=1):
+    try:
+        lines = log.read_text("utf-8").splitlines() if log.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {log}: {error}") from error
+    for count, line in enumerate(lines, start=1):
         try:
-            values = json.loads(line)
-            step = float(values.pop("step"))
-            numbers = {name: float(value) for name, value in values.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{log} line {number} is no logged step: {error}") from error
+            values = table(parse_json(line, "the line"), "the line")
+            step = number(values.pop("step"), "step", 0.0)
+            numbers = {name: _logged(name, value) for name, value in values.items()}
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{log} line {count} is no logged step: {error}") from error
         for name, value in numbers.items():
             steps, logged = curves.setdefault(name, ([], []))
             steps.append(step)
             logged.append(value)
     return curves
+
+
+def _logged(name: str, value: object) -> float:
+    """A logged number; a loss that went wrong is NaN or infinite, and shown as such."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return value
+    return number(value, name)
 
 
 def score_sizes(run: Run, name: str, cuts: CutSet) -> dict[str, Scores]:

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from tqdm import tqdm
+from ortho_edge.atomic import write_atomically
+from ortho_edge.progress import Progress
 
 METRICS = "metrics.jsonl"
 
@@ -22,7 +23,7 @@ class MetricLogger:
         self._path = folder / METRICS
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         kept = [line for line in lines if _step(line) < first_step]
-        self._path.write_text("".join(line + "\n" for line in kept))
+        write_atomically(self._path, "".join(line + "\n" for line in kept))
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
@@ -38,29 +39,30 @@ class MetricLogger:
 
 
 class RunLog(MetricLogger):
-    """The metrics of a run with a progress bar beside them, as a context."""
+    """The metrics of a run with its progress beside them, as a context."""
 
     def __init__(self, folder: Path, first_step: int, num_steps: int) -> None:
         """Opens both for a run that goes on at `first_step`."""
         super().__init__(folder, first_step)
-        self._bar = tqdm(total=num_steps, initial=first_step, unit="step", mininterval=5)
+        self._progress = Progress("training", total=num_steps, done=first_step, unit="updates")
 
     def __enter__(self) -> "RunLog":
-        """Is open from the start."""
+        """Shows the progress; the logs are open from the start."""
+        self._progress.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """Closes both."""
-        self._bar.close()
+        self._progress.__exit__(*error)  # pyright: ignore[reportArgumentType]
         self.close()
 
     def advance(self) -> None:
         """Counts an update."""
-        self._bar.update()
+        self._progress.advance()
 
     def show(self, **facts: object) -> None:
-        """Puts facts beside the bar."""
-        self._bar.set_postfix(facts)
+        """Keeps facts to be shown beside the progress."""
+        self._progress.show(**facts)
 
 
 def _step(line: str) -> float:

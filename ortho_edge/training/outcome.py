@@ -14,7 +14,7 @@ from ortho_edge.ortho_softmax import Target
 from ortho_edge.supernet import Supernet
 from ortho_edge.training.corpora import Corpus
 from ortho_edge.training.evaluation import encode_gated, error_rates, transcribe_cuts
-from ortho_edge.training.provenance import data_digest, package_versions
+from ortho_edge.training.provenance import package_versions, training_data
 from ortho_edge.training.recipes import Recipe
 from ortho_edge.training.state import Progress
 
@@ -65,6 +65,6 @@ def run_facts(
         "row_collisions_at_freeze": progress.collisions,
         "epochs": progress.epoch,
         "skipped": dict(progress.skipped),
-        "data_digest": data_digest(corpus),
+        "data_digest": training_data(corpus).digest,
         "versions": package_versions(),
     }

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from signal import SIGINT
 
 import numpy as np
 import torch
@@ -36,10 +37,10 @@ from ortho_edge.training.metrics import METRICS, RunLog
 from ortho_edge.training.optimization import SupernetTraining, make_optimizer
 from ortho_edge.training.outcome import development_rates, rated, run_facts
 from ortho_edge.training.parts import BatchCounts, count
-from ortho_edge.training.provenance import source_commit
+from ortho_edge.training.provenance import development_data, source_commit, training_data
 from ortho_edge.training.recipes import Recipe
 from ortho_edge.training.selection import make_selection
-from ortho_edge.training.state import load_state, save_state
+from ortho_edge.training.state import DEVELOPMENT_DATA, TRAINING_DATA, load_state, save_state
 from ortho_edge.training.stopping import StopSignal
 from ortho_edge.training.subnet_sampling import (
     Step,
@@ -112,7 +113,8 @@ class Trainer:
             ranks=self.ranks,
             accumulate=self.accumulate,
         )
-        self.stopped = False
+        self.stopped = self.interrupted = False
+        self.saved_step = self.progress.step
         self._started_from = source_commit()
 
     @property
@@ -136,8 +138,17 @@ class Trainer:
         return {
             "recipe": self.recipe.name,
             **device_settings(self.targets),
+            **self._data,
             "symbols": hashlib.sha256(self.corpus.tokens.lines().encode()).hexdigest(),
             **settings,
+        }
+
+    @cached_property
+    def _data(self) -> dict[str, dict]:
+        """What identifies the data."""
+        return {
+            TRAINING_DATA: dataclasses.asdict(training_data(self.corpus)),
+            DEVELOPMENT_DATA: dataclasses.asdict(development_data(self.corpus)),
         }
 
     def run(self, stop_after: int | None = None) -> Path | None:
@@ -147,8 +158,8 @@ class Trainer:
             stop_after: Updates after which to save and return, as an interruption would.
 
         Returns:
-            The checkpoint's folder, or None when stopped early, by `stop_after` or SIGTERM; or in
-            all processes but the first, which alone writes.
+            The checkpoint's folder, or None when stopped early, by `stop_after`, SIGTERM or
+            Ctrl-C; or in all processes but the first, which alone writes.
         """
         config = self.config
         last = min(config.num_steps, stop_after or config.num_steps)
@@ -160,9 +171,9 @@ class Trainer:
             for batch in self._batches():
                 if self.progress.step >= last:
                     break
-                counts = count(batch, self.ranks, stopping=signal.received)
+                counts = count(batch, self.ranks, stopping=signal.received is not None)
                 if counts.stopping:
-                    self.stopped = True
+                    self.stopped, self.interrupted = True, signal.received == SIGINT
                     break
                 self._update(batch, counts, log)
         self._save()
@@ -239,6 +250,7 @@ class Trainer:
         if self.ranks.is_first:
             run = self._run_settings()
             save_state(self.folder, self.model, self.optimizer, self.progress, run)
+        self.saved_step = self.progress.step
 
     def _train_step(self, batch: Batch, counts: BatchCounts, step: int) -> dict[str, float]:
         chosen = self._choose(step)

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import jiwer
 import numpy as np
 import pytest
 import torch
@@ -16,9 +17,10 @@ from ortho_export.arm.toolchain import Bundle
 from ortho_export.artefact import load_artefact
 from ortho_export.fidelity import FLOORS_DB
 from ortho_export.parity import ParityError
+from ortho_export.ties import could_say
 from tests.arm.conftest import Programs
 from tests.arm.scope import CORES, QUANTISED, SIZES
-from tests.tolerances import tolerance
+from tests.tolerances import TOLERANCES, tolerance
 
 pytestmark = [pytest.mark.arm, pytest.mark.export, pytest.mark.slow]
 
@@ -41,7 +43,7 @@ def test_a_shipped_size_says_on_an_arm_core_what_it_says_here(
         torch.from_numpy(here.log_probs(speech)),
         **tolerance("arm_float32"),
     )
-    assert greedy_text(found, here.tokens) == WORDS
+    assert could_say(found, WORDS, here.tokens, TOLERANCES["arm_float32"].atol)
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -60,9 +62,10 @@ def test_a_quantised_size_hears_on_an_arm_core_what_it_hears_here(
     with emulator(core) as machine:
         agreement = compare(install(machine, bundle), program, speech)
     assert agreement.snr_db >= FLOORS_DB[precision]
-    # In four bits the smallest size mishears a word of the clip, here as there.
-    assert agreement.text == greedy_text(here.log_probs(speech), here.tokens)
-    assert agreement.text == WORDS or precision == "int4"
+    assert agreement.here == greedy_text(here.log_probs(speech), here.tokens)
+    # Of six words one may be at a tie, there or here: processors round to either side.
+    for text in (agreement.text, agreement.here):
+        assert jiwer.process_words(WORDS, text).hits >= len(WORDS.split()) - 1
 
 
 @pytest.fixture(scope="module")

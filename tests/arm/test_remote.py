@@ -120,7 +120,17 @@ def test_lines_are_told_while_the_command_still_runs(device: Device) -> None:
     assert seen[:2] == [b"one\n", b"two\n"]
 
 
-@pytest.mark.parametrize("target", ["-oProxyCommand=touch pwned", "", "a b", "a;b", "$(id)", "a\n"])
+@pytest.mark.parametrize("serial", ["-a", "a b", "a;b", "$(id)", "a\n", "../a", "a\0"])
+def test_a_serial_number_that_is_none_never_reaches_adb(serial: str, device: Device) -> None:
+    with pytest.raises(UserError, match=r"--on adb:SERIAL takes letters, digits and "):
+        connected(f"adb:{serial}").__enter__()
+    assert device.commands() == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["-oProxyCommand=touch pwned", "", "a b", "a;b", "$(id)", "a\n", "-a", "me@-a", "@a", "a@b@c"],
+)
 def test_a_host_that_is_no_host_never_reaches_ssh(target: str, device: Device) -> None:
     with pytest.raises(UserError, match=r"--on ssh:HOST or ssh:USER@HOST, not "):
         connected(f"ssh:{target}").__enter__()
@@ -148,7 +158,8 @@ def test_ssh_gets_one_line_and_never_asks(device: Device) -> None:
         ("A\tdevice\nB\tdevice\n", "adb", "several devices are connected: A, B; choose by"),
         ("A\tdevice\n", "adb:B", "no device 'B' is connected over adb; connected: A"),
         ("A\tdevice\n", "adb:", "no device '' is connected"),
-        ("A\tdevice\n", "adb:; rm -rf", "no device '; rm -rf' is connected"),
+        ("-A\tdevice\n", "adb", "adb lists '-A', which is no serial number"),
+        ("A\tdevice\n", "adb:; rm -rf", "--on adb:SERIAL takes letters, .* not '; rm -rf'"),
     ],
 )
 def test_a_device_that_is_not_ready_is_one_line(

@@ -243,8 +243,8 @@ def test_command_names_the_packages_of_missing_programs(tmp_path: Path, reposito
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--takes", "0", "error: --takes must be at least 1, got 0"),
-        ("--seed", "-1", "error: --seed must be at least 0, got -1"),
+        ("--takes", "0", "error: --takes is 0; it must be from 1 to 1000"),
+        ("--seed", "-1", "error: --seed is -1; it must be from 0 to 4294967295"),
     ],
 )
 def test_command_refuses_values_out_of_range(

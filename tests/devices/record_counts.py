@@ -15,7 +15,6 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ortho_edge.atomic import write_atomically
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint, shipped_checkpoint
@@ -23,11 +22,12 @@ from ortho_edge.devices.catalogue import profile_text, read_profile
 from ortho_edge.devices.probes import probes
 from ortho_edge.devices.shipped import cores_folder
 from ortho_edge.precision import Precision
+from ortho_edge.progress import track
 from ortho_export.arm.counts import counter, noise
 from ortho_export.arm.machines import emulator
 from ortho_export.arm.toolchain import load_bundle
 from ortho_export.host import export_program
-from tests.devices.recorded import RECORDED, random_subnets, recorded_profile
+from tests.devices.recorded import RECORDED, random_subnets, recorded_profile, recorded_sizes
 
 CORE, DATE = "cortex-a76", r"\d{4}-\d{2}-\d{2}"
 PLACE = Path(__file__).with_name("counts.json")
@@ -37,8 +37,8 @@ def networks() -> dict[str, tuple[Checkpoint, TrainedSubnet]]:
     """Probes, trained sizes and random subnets, by name."""
     checkpoint = load_checkpoint(shipped_checkpoint())
     found = {one.trained.name: (one.checkpoint, one.trained) for one in probes(checkpoint, 0)}
-    found |= {one.name: (checkpoint, one) for one in checkpoint.subnets}
-    for name, subnet in random_subnets(checkpoint.supernet.space).items():
+    space = checkpoint.supernet.space
+    for name, subnet in (recorded_sizes(space) | random_subnets(space)).items():
         trained = dataclasses.replace(checkpoint.subnets[0], name=name, subnet=subnet)
         found[name] = checkpoint, trained
     return found
@@ -54,7 +54,7 @@ def record(folder: Path) -> dict[Precision, dict[str, dict[str, int]]]:
     ]
     with emulator(CORE) as machine:
         count = counter(machine, load_bundle())
-        for precision, name in tqdm(wanted, unit="network"):
+        for precision, name in track(wanted, "counting", unit="networks"):
             known = folder / f"{name}.{precision}.json"
             if not known.exists():
                 program = folder / f"{name}.{precision}.pte"

@@ -1,6 +1,6 @@
 """Instruction counts that were recorded once, and the profile that is fitted to them.
 
-Of every probe of the shipped checkpoint's architecture, of its trained sizes and of random subnets:
+Of every probe of the shipped checkpoint's architecture, of trained sizes and of random subnets:
 ExecuTorch 1.5.1 on an emulated cortex-a76, by `ortho_export.arm.counts`, 2026-11-26, in fp32 and
 in int8.
 """
@@ -24,8 +24,16 @@ RECORDED: dict[Precision, dict[str, dict[str, int]]] = json.loads(
     Path(__file__).with_name("counts.json").read_text("utf-8")
 )
 """Instructions by precision, network and seconds of audio."""
+SIZES: dict[str, list[int]] = json.loads(Path(__file__).with_name("sizes.json").read_text("utf-8"))
+"""Components of trained sizes whose programs were counted and weighed: those that shipped then.
+Costs depend on what is kept alone, so another training changes none of the records."""
 RANDOM_SHARES = {"extra-0": 0.25, "extra-1": 0.5, "extra-2": 0.8}
 """Share of the components that the random subnets keep; no profile is fitted to them."""
+
+
+def recorded_sizes(space: ComponentSpace) -> dict[str, Subnet]:
+    """The trained sizes that were counted."""
+    return {name: Subnet.of(len(space), kept) for name, kept in SIZES.items()}
 
 
 def random_subnets(space: ComponentSpace) -> dict[str, Subnet]:

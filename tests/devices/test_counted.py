@@ -28,7 +28,7 @@ from ortho_edge.devices.workload import in_tiles, workload
 from ortho_edge.precision import Precision
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
-from tests.devices.recorded import RECORDED, random_subnets, recorded_profile
+from tests.devices.recorded import RECORDED, random_subnets, recorded_profile, recorded_sizes
 
 STRIDED = Architecture(
     vocab_size=7, dim=24, num_blocks=2, num_heads=4, head_dim=8, ffn_dim=96, kernel_size=5,
@@ -68,9 +68,7 @@ def test_counts_of_trained_sizes_and_random_subnets_are_predicted(
 ) -> None:
     """Recorded counts; of these networks the fit has seen the full one only."""
     space = checkpoint.supernet.space
-    subnets = {one.name: one.subnet for one in checkpoint.subnets}
-    subnets |= random_subnets(space)
-    for name, subnet in subnets.items():
+    for name, subnet in (recorded_sizes(space) | random_subnets(space)).items():
         for seconds, count in RECORDED[precision][name].items():
             predicted = predicted_count(profile, space, subnet, float(seconds), precision)
             assert predicted == pytest.approx(count, rel=allowed), (name, seconds)

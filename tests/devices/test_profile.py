@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ortho_edge.cli import UserError
+from ortho_edge.devices import catalogue
 from ortho_edge.devices.catalogue import (
     known_devices,
     load_profile,
@@ -161,6 +162,11 @@ MISTAKES = [
     ("colour", "red", "unknown key 'colour'; known: schema_version, name"),
     ("name", None, "the key 'name' is missing"),
     ("name", 8, "name must be a text, not 8"),
+    *(
+        ("name", name, re.escape(f"begin with neither '-' nor '.', not {name!r}"))
+        for name in ("", "../../escaped", "/a", ".hidden", "-rf", "a b", "a\0", "a\n", "\u00e4")
+    ),
+    ("name", 101 * "x", "name must be at most 100 letters"),
     ("hardware", "fast", "hardware must be a table"),
     ("hardware.runs_on", "Cortex-Z9", "unknown core 'Cortex-Z9'; known: Cortex-X3"),
     ("hardware.soc.source", None, "soc: the key 'source' is missing"),
@@ -195,6 +201,8 @@ MISTAKES = [
     (f"{FP32}.modules.ffn.us_per_mflop", 5.0, "modules.ffn: us_per_mflop 5.0 beats the peak"),
     (f"{FP32}.memory.weight_copies", "two", "memory: weight_copies must be a number"),
     (f"{FP32}.size.kb_per_module", -3, "kb_per_module must be finite and at least 0"),
+    (f"{FP32}.size.kb_per_module", 1e308, "kb_per_module must be at most"),
+    ("budget.audio_seconds", 1e308, "audio_seconds must be at most"),
 ]
 
 
@@ -280,3 +288,22 @@ def test_a_fitted_module_may_beat_the_peak_by_little_and_an_analytic_one_may_not
             with_front_end(profile, "executorch")
     with pytest.raises(ValueError, match="beats the peak"):
         with_front_end(profile, "onnxruntime")
+
+
+@pytest.mark.parametrize("home", ["missing", "unreadable"])
+def test_shipped_profiles_need_no_home(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobodys() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    def unreadable() -> Path:
+        raise PermissionError(13, "Permission denied", "/root/.config/ortho_edge/devices")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr(Path, "home", nobodys)
+    with pytest.raises(UserError, match="no home folder; name one by XDG_CONFIG_HOME"):
+        user_folder()
+    if home == "unreadable":
+        monkeypatch.setattr(catalogue, "user_folder", unreadable)
+    assert load_profile("pixel8").name == "pixel8"
+    with pytest.raises(UserError, match=r"unknown device 'pixel99'; known: .*pixel8"):
+        load_profile("pixel99")

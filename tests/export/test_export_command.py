@@ -102,7 +102,7 @@ def test_an_impossible_budget(
 
 @pytest.mark.parametrize("value", ["-1", "0", "nan"])
 def test_a_limit_that_is_none(command: Command, value: str) -> None:
-    assert_one_line(command("--device", "pixel8", "--latency-ms", value), "latency_ms", value)
+    assert_one_line(command("--device", "pixel8", "--latency-ms", value), "--latency-ms", value)
 
 
 def test_an_unknown_precision_is_answered_with_the_known_ones(command: Command) -> None:

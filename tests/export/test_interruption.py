@@ -34,10 +34,10 @@ def heed_interrupts() -> None:
 
 
 def export_until(stage: str, out: Path, checkpoint: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Starts the command and waits until its progress bar names the stage."""
+    """Starts the command and waits until its log names the stage."""
     command = [
         sys.executable, "-m", "ortho_edge.export", "--device", "pixel8", "--latency-ms", "1000",
-        "--checkpoint", str(checkpoint), "--out", str(out),
+        "--checkpoint", str(checkpoint), "--out", str(out), "--verbose",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with log.open("wb") as file:

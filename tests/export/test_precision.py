@@ -1,10 +1,13 @@
 """Quantised artefacts: close to the float encoder, the same contract, small where it counts."""
 
-import dataclasses
+import json
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jiwer
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,17 +16,17 @@ import torch
 from onnx import numpy_helper
 
 from ortho_edge.compaction import DenseEncoder
-from ortho_edge.data.features import fbank
 from ortho_edge.devices.latency import Prediction
 from ortho_export import quantized_model, report
-from ortho_export.artefact import Recognizer, load_artefact
+from ortho_export.artefact import load_artefact
 from ortho_export.batched import BatchedEncoder
 from ortho_export.facts import MAX_FRAMES, MIN_FRAMES
-from ortho_export.fidelity import FLOORS_DB, check_fidelity, decibels, powers
-from ortho_export.manifest import read_manifest
-from ortho_export.parity import ParityError
-from ortho_export.verify import verify
-from tests.export.tiny import Exported, bursts
+from ortho_export.fidelity import FLOORS_DB, decibels, powers
+from ortho_export.machine import this_machine
+from ortho_export.manifest import MANIFEST, read_manifest
+from ortho_export.opset import IR_VERSION
+from ortho_export.verify import OTHER, complain, verify
+from tests.export.tiny import Exported, bursts, utterance_graph
 
 pytestmark = pytest.mark.export
 
@@ -114,7 +117,7 @@ def test_rounding_is_really_there(exported_int8: Exported, exported: Exported) -
 
 
 def test_symmetric_weights_have_no_zero_points(exported_int8: Exported) -> None:
-    nodes = onnx.load(exported_int8.model).graph.node
+    nodes = utterance_graph(onnx.load(exported_int8.model)).node
     products = [node for node in nodes if node.op_type == "MatMulInteger"]
     assert products
     assert {len(node.input) for node in products} == {3}
@@ -147,17 +150,18 @@ def test_sherpa_onnx_reads_it(exported_int8: Exported) -> None:
     stream.accept_waveform(16000, bursts(2.35))
     recognizer.decode_stream(stream)
     text = load_artefact(exported_int8.model).transcribe(bursts(2.35))
-    assert " ".join(stream.result.text.split()) == text
     assert text
+    # Its features differ in the last digits, its ONNX Runtime is another: rounding may, too.
+    assert jiwer.cer(text, " ".join(stream.result.text.split())) < 0.2
 
 
 def test_all_weights_of_linear_layers_and_convolutions_and_no_others_are_bytes(
     exported_int8: Exported, exported: Exported
 ) -> None:
-    model = onnx.load(exported_int8.model)
+    graph = utterance_graph(onnx.load(exported_int8.model))
     found = [
         numpy_helper.to_array(one).size
-        for one in model.graph.initializer
+        for one in graph.initializer
         if one.data_type == onnx.TensorProto.INT8 and len(one.dims) > 1
     ]
     kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
@@ -172,7 +176,7 @@ def test_small_convolutions_cost_nothing_once_a_model_is_loaded(
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     onnxruntime.InferenceSession(exported_int8.model, options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(tmp_path / "optimised.onnx").graph
+    graph = utterance_graph(onnx.load(tmp_path / "optimised.onnx"))
     constants = {one.name for one in graph.initializer}
     convolutions = [node for node in graph.node if "Conv" in node.op_type]
     kinds = [node.op_type for node in convolutions]
@@ -209,8 +213,8 @@ def test_one_layer_against_quantisation_by_hand() -> None:
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [5, 7])],
         [numpy_helper.from_array(weight, "w")],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
-    model.ir_version = 10
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    model.ir_version = IR_VERSION
     session = onnxruntime.InferenceSession(
         quantized_model.quantized(model, layer, "int8").SerializeToString(),
         providers=["CPUExecutionProvider"],
@@ -228,67 +232,36 @@ def test_one_layer_against_quantisation_by_hand() -> None:
     assert np.abs(found - x @ weight).max() > 1e-4
 
 
-def damaged(recognizer: Recognizer, noise: float) -> Recognizer:
-    generator = torch.Generator().manual_seed(1)
-
-    def encoder(x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        log_probs, out_lengths = recognizer.encoder(x, lengths)
-        return log_probs + noise * torch.randn(log_probs.shape, generator=generator), out_lengths
-
-    return dataclasses.replace(recognizer, encoder=encoder)
-
-
-def test_too_much_noise_is_no_longer_int8(exported: Exported) -> None:
-    recognizer = load_artefact(exported.program)
-    clips = {"speech-1": bursts(1.0), "speech-2": bursts(1.3, seed=2)}
-    power = np.concatenate([recognizer.log_probs(fbank(clip)) for clip in clips.values()])
-    power = float(np.sqrt(((power - power.mean(-1, keepdims=True)) ** 2).mean()))
-    for snr_db in (FLOORS_DB["int8"] - 1, FLOORS_DB["int8"] + 1):
-        noisy = damaged(recognizer, power * 10 ** (-snr_db / 20))
-        if snr_db < FLOORS_DB["int8"]:
-            with pytest.raises(ParityError, match=r"dB .* less than the 30 dB that int8 must keep"):
-                check_fidelity(exported.encoder, noisy, clips, "int8")
-        else:
-            fidelity = check_fidelity(exported.encoder, noisy, clips, "int8")
-            assert fidelity.snr_db == pytest.approx(snr_db, abs=0.5)
-            assert fidelity.words > 0
-
-
-def test_other_words_in_the_sample_are_refused(exported: Exported) -> None:
-    recognizer = load_artefact(exported.program)
-    clips = {"sample": bursts(2.35), "speech-9": bursts(0.5)}
-
-    def encoder(x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        log_probs, out_lengths = recognizer.encoder(x, lengths)
-        best, second = log_probs.topk(2, -1).indices.unbind(-1)
-        log_probs = log_probs.clone()
-        row = int((best[0] != 0).nonzero()[0])
-        log_probs[0, row, second[0, row]] = log_probs[0, row, best[0, row]] + 1e-3
-        return log_probs, out_lengths
-
-    swapped = dataclasses.replace(recognizer, encoder=encoder)
-    with pytest.raises(ParityError, match="in the sample instead of"):
-        check_fidelity(exported.encoder, swapped, clips, "int8")
-    fidelity = check_fidelity(exported.encoder, swapped, {"speech-1": clips["sample"]}, "int8")
-    assert fidelity.same_words < 1
-
-
-def test_not_a_number_is_no_agreement(exported: Exported) -> None:
-    broken = damaged(load_artefact(exported.program), float("nan"))
-    with pytest.raises(ParityError, match="nan dB"):
-        check_fidelity(exported.encoder, broken, {"noise-1": bursts(0.5)}, "int8")
-
-
 def test_an_int8_export_can_be_verified(exported_int8: Exported) -> None:
     checks = verify(exported_int8.folder, exported_int8.checkpoint)
     assert {one.outcome for one in checks} == {"ok"}, checks
     details = {one.what: one.detail for one in checks}
     for file in (exported_int8.program.name, exported_int8.model.name):
         assert "dB of at least 30" in details[f"{file}: parity"]
+        assert "words the same, 95 % interval" in details[f"{file}: parity"]
+
+
+def test_another_processors_words_for_the_sample_are_told_and_not_wrong(
+    exported_int8: Exported, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(exported_int8.folder, tmp_path / "device"))
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    name = exported_int8.model.name
+    manifest["sample"]["heard"][name] += " ONE"
+    manifest["files"][name]["fidelity"]["machine"] = "Another"
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    checks = {one.what: one for one in verify(folder, exported_int8.checkpoint)}
+    found = checks[f"{name}: transcript of the sample"]
+    assert found.outcome == OTHER
+    assert re.search(r" ONE. where it was made, on Another$", found.detail)
+    complain(folder, tuple(checks.values()))
 
 
 def test_the_card_says_how_much_survives(exported_int8: Exported) -> None:
     card = (exported_int8.folder / "model_card.md").read_text("utf-8")
     for file in (exported_int8.program.name, exported_int8.model.name):
-        assert f"| `{file}` | int8 against the fp32 encoder" in card
+        (line,) = (one for one in card.splitlines() if f"| `{file}` | int8 against" in one)
+        assert re.search(r"% of [\d,]+ words the same, 95 % interval [\d.]+ to [\d.]+ \(", line)
+        assert line.endswith(f"on {this_machine()} |")
     assert "predicted for pixel8 in int8, not timed: an analytic estimate" in card

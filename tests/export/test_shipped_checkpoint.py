@@ -5,7 +5,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import onnx as onnx_model
 import pytest
 from lhotse import CutSet
 
@@ -15,14 +14,14 @@ from ortho_edge.data import corpora
 from ortho_edge.data.audio import load_audio, resample
 from ortho_edge.devices.catalogue import load_profile
 from ortho_edge.devices.latency import predict_footprint
+from ortho_edge.tokens import Tokens
 from ortho_edge.training.corpora import HELD_OUT_SPEAKER, TEST_TAKES
 from ortho_export import executorch, onnx
 from ortho_export.artefact import load_artefact
-from ortho_export.batched import BatchedEncoder
 from ortho_export.facts import MIN_FRAMES, Facts, checkpoint_digest
 from ortho_export.fidelity import check_fidelity
-from ortho_export.parity import check_parity, parity_clips
-from ortho_export.quantized_model import quantized
+from ortho_export.parity import AUDIO_LIMIT, check_parity, encode, parity_clips
+from ortho_export.ties import could_say
 
 pytestmark = [pytest.mark.export, pytest.mark.slow]
 
@@ -36,8 +35,17 @@ class Size:
 
     flops: float
     encoder: DenseEncoder
+    tokens: Tokens
     program: Path
     model: Path
+
+    def in_int8(self) -> bytes:
+        """The ONNX model in int8."""
+        return onnx.to_onnx(self.encoder, load_facts(self.model), "int8")
+
+
+def load_facts(model: Path) -> Facts:
+    return onnx.load(model, threads=1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +73,9 @@ def sizes(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> d
         (folder / "model.onnx").write_bytes(onnx.to_onnx(encoder, facts))
         (folder / "tokens.txt").write_text(checkpoint.tokens.lines(), "utf-8")
         flops = checkpoint.supernet.space.cost(one.subnet, "flops")
-        made[one.name] = Size(flops, encoder, folder / "model.pte", folder / "model.onnx")
+        made[one.name] = Size(
+            flops, encoder, checkpoint.tokens, folder / "model.pte", folder / "model.onnx"
+        )
     return made
 
 
@@ -89,7 +99,8 @@ def test_the_sample_is_heard_by_all_clients(
         "onnxruntime": load_artefact(sizes[name].model).transcribe(sample),
         "sherpa-onnx": _sherpa(sizes[name].model, [sample])[0],
     }
-    assert heard == dict.fromkeys(heard, words)
+    assert {one for one in heard.values() if not _as_likely(sizes[name], sample, one)} == set()
+    assert words in heard.values()
 
 
 @pytest.mark.data
@@ -101,9 +112,17 @@ def test_real_speech_of_an_unseen_voice_gives_the_same_words_everywhere(
     clips = [_two_digits(pair) for pair in _pairs(takes)]
     program, model = load_artefact(sizes[name].program), load_artefact(sizes[name].model)
     check_parity(sizes[name].encoder, program, {str(i): clip for i, clip in enumerate(clips)})
-    heard = [program.transcribe(clip) for clip in clips]
-    assert heard == [model.transcribe(clip) for clip in clips]
-    assert heard == _sherpa(sizes[name].model, clips)
+    for heard in (
+        [program.transcribe(clip) for clip in clips],
+        [model.transcribe(clip) for clip in clips],
+        _sherpa(sizes[name].model, clips),
+    ):
+        others = [
+            (index, text)
+            for index, (clip, text) in enumerate(zip(clips, heard, strict=True))
+            if not _as_likely(sizes[name], clip, text)
+        ]
+        assert others == []
 
 
 def test_file_sizes_are_predicted_to_one_per_cent(
@@ -113,9 +132,7 @@ def test_file_sizes_are_predicted_to_one_per_cent(
     for name, size in sizes.items():
         trained = checkpoint.subnet(name)
         quantised = tmp_path / f"{name}.int8.onnx"
-        plain = onnx_model.load(size.model)
-        model = quantized(plain, BatchedEncoder(size.encoder), "int8").SerializeToString()
-        quantised.write_bytes(model)
+        quantised.write_bytes(size.in_int8())
         for file, runtime, precision in (
             (size.program, "executorch", "fp32"),
             (size.model, "onnxruntime", "fp32"),
@@ -132,16 +149,15 @@ def test_int8_keeps_the_words_of_real_speech(
 ) -> None:
     takes = corpora.fsdd(data_root, speakers=[HELD_OUT_SPEAKER], takes=TEST_TAKES)
     clips = {f"speech-{i}": _two_digits(pair) for i, pair in enumerate(_pairs(takes))}
-    plain = onnx_model.load(sizes[name].model)
     file = tmp_path / "model.int8.onnx"
-    encoder = BatchedEncoder(sizes[name].encoder)
-    file.write_bytes(quantized(plain, encoder, "int8").SerializeToString())
+    file.write_bytes(sizes[name].in_int8())
     fidelity = check_fidelity(
         sizes[name].encoder, load_artefact(file), {"sample": sample, **clips}, "int8"
     )
     assert fidelity.snr_db > fidelity.floor_db + 5
-    assert fidelity.words > 50
-    assert fidelity.same_words > 0.95
+    assert fidelity.words is not None
+    assert fidelity.words.words > 200
+    assert fidelity.words.high > 0.97
 
 
 def test_file_size_falls_with_the_flops(sizes: dict[str, Size]) -> None:
@@ -149,6 +165,11 @@ def test_file_size_falls_with_the_flops(sizes: dict[str, Size]) -> None:
         assert smaller.flops < larger.flops
         assert smaller.program.stat().st_size < larger.program.stat().st_size
         assert smaller.model.stat().st_size < larger.model.stat().st_size
+
+
+def _as_likely(size: Size, clip: np.ndarray, text: str) -> bool:
+    """Whether the eager encoder says so, but for ties: clients compute features themselves."""
+    return could_say(encode(size.encoder, clip), text, size.tokens, AUDIO_LIMIT)
 
 
 def _sherpa(model: Path, clips: list[np.ndarray]) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from onnx import GraphProto, ModelProto
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint
 from ortho_edge.compaction import DenseEncoder, compact
@@ -14,6 +15,7 @@ from ortho_edge.precision import Precision
 from ortho_edge.subnet import Subnet
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import character_tokens
+from ortho_export.artefact import Encoder
 from ortho_export.results import file_name
 
 WORDS = ("ONE", "TWO", "THREE", "FOUR", "FIVE")
@@ -66,6 +68,18 @@ def tiny_checkpoint(
     )
 
 
+def tied(encoder: Encoder, off: float) -> Encoder:
+    """An encoder whose two best symbols are equal but for twice `off`, to one side or the other."""
+
+    def forward(features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs, out_lengths = encoder(features, lengths)
+        best = log_probs.topk(2, -1).indices.sort(-1).values
+        level = log_probs.amax(-1, keepdim=True)
+        return log_probs.scatter(-1, best, level + off * torch.tensor([1, -1])), out_lengths
+
+    return forward
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exported:
     """The tiny checkpoint's larger subnet as the export command left it."""
@@ -93,3 +107,10 @@ class Exported:
     @property
     def model(self) -> Path:
         return self.folder / file_name("onnxruntime", self.input, self.precision)
+
+
+def utterance_graph(model: ModelProto) -> GraphProto:
+    """What an int8 model does with each utterance of a batch."""
+    (loop,) = (node for node in model.graph.node if node.op_type == "Scan")
+    (body,) = (one.g for one in loop.attribute if one.name == "body")
+    return body

@@ -79,10 +79,13 @@ def test_evaluate_without_a_model(
     ("arguments", "message"),
     [
         (["digit"], "unknown recipe 'digit'; known: digits"),
-        (["digits", "--steps", "1"], "num_steps must be at least 2"),
-        (["digits", "--accumulate", "0"], "accumulate must be at least 1, not 0"),
-        (["digits", "--distill", "-1"], "distill must be 0 or more, not -1"),
-        (["digits", "--front-end-chunks", "0"], "front_end_chunks must be at least 1, not 0"),
+        (["digits", "--steps", "1"], "--steps is 1; it must be from 2 to 1000000000"),
+        (["digits", "--accumulate", "0"], "--accumulate is 0; it must be from 1 to 10000"),
+        (["digits", "--distill", "-1"], "--distill is -1.0; it must be from 0 to 1000000"),
+        (
+            ["digits", "--front-end-chunks", "0"],
+            "--front-end-chunks is 0; it must be from 1 to 4096",
+        ),
         (
             ["digits", "--front-end-chunks", "5"],
             "the 32 channels of the front end's last convolution do not divide into 5 chunks",

@@ -195,9 +195,9 @@ def test_the_command_leaves_held_out_sentences_out(
     ("name", "content", "message"),
     [
         ("none.txt", None, "no text at"),
-        ("bad.txt", b"\xff\xfe", "cannot read the text"),
-        ("bad.tsv", b"a\tb\n1\t2\n", "no column 'text' but a, b"),
-        ("short.tsv", b"a\ttext\n1\n", "line 2 has no column 'text'"),
+        ("bad.txt", b"\xff\xe9", "bad.txt, line 1: byte 0xff is no UTF-8"),
+        ("bad.tsv", b"a\tb\n1\t2\n", "no column text: it has a, b;"),
+        ("short.tsv", b"a\ttext\n1\n", "line 2 has 1 of 2 fields: no text"),
         ("empty.txt", b"\n", "holds no word"),
     ],
 )

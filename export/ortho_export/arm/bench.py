@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ortho_edge.devices.board import Board, Condition, parse_board, parse_condition
 from ortho_edge.devices.remote import Device, Timed
 from ortho_edge.devices.timing import Timing
+from ortho_edge.progress import Progress, track
 from ortho_export.arm.machines import Machine, MachineError
 from ortho_export.arm.programs import command_of
 from ortho_export.arm.toolchain import BENCH, Bundle
@@ -53,14 +52,14 @@ class Bench:
         """
         there = [
             self._put(file, str(index))
-            for index, file in enumerate(tqdm(files, desc="copying", unit="network"))
+            for index, file in enumerate(track(files, "copying", unit="networks"))
         ]
         lengths = ",".join(map(str, frames))
         limit = math.ceil(limit_seconds)
-        with tqdm(total=limit, unit="s", desc="timing") as bar:
+        with Progress("timing", total=limit, unit="s") as bar:
             said = self.machine.run(
                 [*self.command, "time", str(self.core), str(limit), lengths, *there],
-                _Progress(bar),
+                _Rounds(bar),
             )
         answer = self._answer(said)
         try:
@@ -105,10 +104,10 @@ class Bench:
         return MachineError(f"{self.machine.name} says what the bench does not: {said[-80:]!r}")
 
 
-class _Progress:
-    """Moves a bar with the rounds that the bench reports."""
+class _Rounds:
+    """Moves the progress with the rounds that the bench reports."""
 
-    def __init__(self, bar: tqdm) -> None:
+    def __init__(self, bar: Progress) -> None:
         self.bar = bar
 
     def __call__(self, line: bytes) -> None:
@@ -117,7 +116,7 @@ class _Progress:
         except (KeyError, RecursionError, TypeError, ValueError):
             return
         if math.isfinite(seconds):
-            self.bar.update(min(round(seconds), self.bar.total) - self.bar.n)
+            self.bar.reach(round(seconds))
 
 
 def _timed(answer: dict[str, Any], networks: int, frames: Sequence[int]) -> Timed:

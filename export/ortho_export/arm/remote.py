@@ -35,7 +35,9 @@ END = "ortho-edge-status"
 TELL_STATUS = f'printf "\\n{END} %s\\n" $?'
 FOLDER = re.compile(r"/[\w./-]*/ortho-edge\.\w{8}", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-TARGET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]*")
+TARGET = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
+SERIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+"""Of a device on USB, on the network or emulated."""
 ARCHITECTURES = ("aarch64", "arm64")
 
 
@@ -241,6 +243,10 @@ def _serial(wanted: str, *, named: bool) -> str:
     Raises:
         UserError: It is not there or not ready; says what to do.
     """
+    if named and wanted and SERIAL.fullmatch(wanted) is None:
+        raise UserError(
+            f"--on adb:SERIAL takes letters, digits and '.', ':', '-', '_', not {wanted[:80]!r}"
+        )
     listed = run_here([tool(ADB, ADB_APT), "devices"], timeout=QUICK_SECONDS)
     states = dict(line.split("\t", 1) for line in listed.splitlines() if "\t" in line)
     known = ", ".join(sorted(states)) or "none"
@@ -251,6 +257,8 @@ def _serial(wanted: str, *, named: bool) -> str:
     if not named and len(states) > 1:
         raise UserError(f"several devices are connected: {known}; choose by --on adb:SERIAL")
     serial = wanted if named else next(iter(states))
+    if SERIAL.fullmatch(serial) is None:
+        raise UserError(f"adb lists {serial[:80]!r}, which is no serial number")
     state = states[serial].strip()
     if state == "unauthorized":
         raise UserError(f"{serial} does not trust this machine; allow USB debugging on its screen")
