@@ -15,6 +15,7 @@ Ends with status 1 if any did.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -85,10 +86,8 @@ def finish(work: Work, log: Path) -> float:
 def kill(child: int, seconds: float) -> bool:
     """Kills a child and all it started after so long; whether it was still at work."""
     time.sleep(seconds)
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
