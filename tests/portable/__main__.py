@@ -80,6 +80,8 @@ def on_processor(model: str, arguments: Sequence[str], shared: Path) -> tuple[in
     environment = os.environ | {
         VARIABLE: str(shared), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
+        # QEMU before 8 refuses a broadcast of AVX that OpenBLAS makes in NumPy's products.
+        "OPENBLAS_CORETYPE": "Haswell" if model == "Haswell" else "Nehalem",
     }  # fmt: skip
     # What is exported on this processor must run on that one.
     made = _pytest(("--setup-only", *(arguments or ON_PROCESSORS)), environment)

@@ -88,7 +88,7 @@ def programs(folder: Path) -> Path:
 
 def environment(copy: Path, folder: Path) -> dict[str, str]:
     """All variables of the process; none of this one's."""
-    home, temporary = folder / "home", folder / "tm\N{LATIN SMALL LETTER Y WITH DIAERESIS} dir"
+    home, temporary = folder / "home", folder / "temporary"
     home.mkdir(mode=0o555)
     temporary.mkdir()
     temporary.chmod(0o777)
