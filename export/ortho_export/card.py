@@ -116,12 +116,12 @@ def _fenced(command: str) -> str:
 
 
 def _runtimes(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """The oldest that an ONNX file was tried in; sherpa-onnx takes no audio."""
+    """The oldest that an ONNX file was tried in; that sherpa-onnx takes no audio and no int4."""
     for name, stated in manifest["files"].items():
         if "onnx" not in stated:
             continue
         form, tried = stated["onnx"], dict(stated["onnx"]["oldest_tried"])
-        if stated["input"] == AUDIO_IN:
+        if stated["input"] == AUDIO_IN or stated["precision"] == "int4":
             tried.pop("sherpa-onnx", None)
         yield (
             f"\n\n`{name}` has IR version {form['ir_version']} and opset {form['opset']}. "

@@ -66,7 +66,8 @@ def main(folder: Path) -> None:
     for file in sorted(folder.glob("*.onnx")):
         audio = ".audio." in file.name
         outputs |= run(file, {"samples": samples} if audio else features)
-        if not audio:
+        # ONNX Runtime 1.16, which is inside, knows no inputs in 8 bits of products in 4.
+        if not audio and ".int4." not in file.name:
             heard[file.name] = hear(file, samples)
     np.savez(folder / "outputs.npz", **outputs)
     versions = {name: version(name) for name in ("onnxruntime", "sherpa-onnx")}

@@ -33,6 +33,8 @@ MADE: list[tuple[str, Precision]] = [
     *((FEATURES_IN, one) for one in PRECISIONS), (AUDIO_IN, "fp32"), (AUDIO_IN, "int8")
 ]  # fmt: skip
 FILES = [file_name(ONNXRUNTIME, takes, precision) for takes, precision in MADE]
+HEARD = [one for one in FILES if ".audio." not in one and ".int4." not in one]
+"""What the oldest sherpa-onnx takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ def test_log_probabilities_in_the_oldest_onnx_runtime(old: Old, file: str) -> No
             )
 
 
-@pytest.mark.parametrize("file", [one for one in FILES if ".audio." not in one])
+@pytest.mark.parametrize("file", HEARD)
 def test_words_in_the_oldest_sherpa_onnx(old: Old, file: str) -> None:
     heard = old.heard[file]
     if precision_of(file) == "fp32":
