@@ -9,22 +9,25 @@ VENV ?= .venv
 DEVICE ?= pixel8
 ETHOS_U ?= .venv-ethos-u
 CASES ?= 10000
+KILLED ?= --training 20 --export 50 --prepare 20
 
 # The environment is up to date when it carries a stamp named after what went into it.
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 RUN_STAMP := $(VENV)/stamp-run-$(KEY)
 DEV_STAMP := $(VENV)/stamp-dev-$(KEY)
 ETHOS_U_STAMP := $(ETHOS_U)/stamp-$(shell cksum < constraints-ethos-u.txt | cut -d' ' -f1)
+OLD_RUNTIMES ?= .venv-old-runtimes
+OLD_RUNTIMES_STAMP := $(OLD_RUNTIMES)/stamp-$(shell cksum < constraints-old-runtimes.txt | cut -d' ' -f1)
 ETHOS_U_PACKAGES := 'executorch[ethos-u]' torch safetensors jaxtyping
 BIN := $(VENV)/bin
 # One process per core, files kept whole for what they share and begun in the order in which
 # tests/conftest.py puts them; more than four processes want too much memory.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help export test test-slow test-portable test-arm attack shapes lint format types bench \
+.PHONY: help export test test-slow test-portable test-arm test-old-runtimes test-killed attack shapes lint format types bench \
 	profiles docs dist install dev ethos-u clean
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
 
 export: $(RUN_STAMP) ## export the shipped checkpoint for DEVICE (pixel8) to exports/ and transcribe with it
 	$(BIN)/python -m ortho_edge.export --device $(DEVICE)
@@ -41,8 +44,14 @@ test-portable: $(DEV_STAMP) ## run tests once more as on other machines: older p
 test-arm: $(DEV_STAMP) ## run every shipped size on emulated Arm cores (needs qemu-user and a cross compiler)
 	ORTHO_EDGE_ARM=all $(BIN)/python -m pytest -m arm
 
+test-killed: $(DEV_STAMP) ## kill training, export and preparation at random: what they leave is whole
+	$(BIN)/python -m tests.robustness $(KILLED)
+
 attack: $(DEV_STAMP) ## read CASES (10000) damaged files of every kind: each is refused in one line or read
 	$(BIN)/python -m tests.attack --cases $(CASES)
+
+test-old-runtimes: $(DEV_STAMP) $(OLD_RUNTIMES_STAMP) ## run ONNX files in the oldest ONNX Runtime and sherpa-onnx that are supported
+	ORTHO_EDGE_OLD_RUNTIMES=$(OLD_RUNTIMES) $(BIN)/python -m pytest tests/export/test_old_runtimes.py
 
 shapes: $(DEV_STAMP) ## run the quick tests with every array shape in a signature checked
 	# beartype looks at random items of lists, which hypothesis takes for a strategy's chance.
@@ -80,7 +89,7 @@ dev: $(DEV_STAMP) ## only set up the environment with the development tools
 ethos-u: $(ETHOS_U_STAMP) ## set up the environment of its own in which --device ethos-u85-256 lowers
 
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) $(ETHOS_U) exports dist site .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(ETHOS_U) $(OLD_RUNTIMES) exports dist site .pytest_cache .ruff_cache .hypothesis .benchmarks
 
 # $(call install,REQUIREMENT): pip's own output goes to a log, one line per package to the terminal.
 define install
@@ -110,4 +119,12 @@ $(ETHOS_U_STAMP):
 		-c constraints-ethos-u.txt $(ETHOS_U_PACKAGES)
 	@$(ETHOS_U)/bin/python -m pip check
 	@rm -f $(ETHOS_U)/stamp-*
+	@touch $@
+
+$(OLD_RUNTIMES_STAMP):
+	@echo "Setting up $(OLD_RUNTIMES) (a minute the first time) ..."
+	@$(PYTHON) -m venv $(OLD_RUNTIMES)
+	@$(OLD_RUNTIMES)/bin/python -m pip install --disable-pip-version-check --progress-bar off --quiet \
+		--only-binary=:all: -c constraints-old-runtimes.txt onnxruntime sherpa-onnx
+	@rm -f $(OLD_RUNTIMES)/stamp-*
 	@touch $@

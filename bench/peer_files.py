@@ -247,8 +247,13 @@ def _write_peer(one: Built, peer: Peer, path: Path) -> tuple[nn.Module, int | No
         path.write_bytes(edge.to_executorch().buffer)
         return module, info.num_delegated_subgraphs
     program = torch.onnx.export(
-        module, (x,), dynamo=True, verbose=False, opset_version=onnx.OPSET, external_data=False
-    )
+        module,
+        (x,),
+        dynamo=True,
+        verbose=False,
+        opset_version=onnx.EXPORTED_OPSET,
+        external_data=False,
+    )  # fmt: skip
     assert program is not None
     program.save(path)
     return module, None

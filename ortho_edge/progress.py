@@ -81,7 +81,7 @@ class Progress:
             done: How many were done before.
         """
         self.label, self.unit, self.total, self.done = label, unit, total, done
-        self._first = done
+        self._title, self._first = label, done
         self._facts: dict[str, object] = {}
 
     def __enter__(self) -> "Progress":
@@ -114,9 +114,9 @@ class Progress:
             _State.bar = None
         self._stack.close()
         _State.depth -= 1
-        if kind is None and self._is_outermost:
+        if kind is None and self._is_outermost and self.total != 0:
             seconds = time.monotonic() - self._start
-            say(f"{self.label}: {self.done} {self.unit} in {in_words(seconds)}{self._said()}")
+            say(f"{self._title}: {self.done} {self.unit} in {in_words(seconds)}{self._said()}")
 
     def advance(self, by: int = 1) -> None:
         """Counts units that are done."""

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +25,10 @@ from ortho_edge.checkpoint import (
     shipped_checkpoint,
 )
 from ortho_edge.cli import UserError
+from ortho_edge.components import num_params
 from ortho_edge.subnet import Subnet
 from ortho_edge.tokens import character_tokens
-from tests.encoders import random_batch, small_architecture, small_supernet
+from tests.encoders import NUM_CTC_HEADS, random_batch, small_architecture, small_supernet
 from tests.tolerances import tolerance
 
 
@@ -196,12 +198,71 @@ def test_a_description_that_is_no_object_is_damage(saved: Path) -> None:
         (lambda d: d["subnets"][1].update(kept=[30]), "outside 0..29"),
         (lambda d: d["subnets"][1].update(head=2), "subnet s030 names CTC head 2"),
         (lambda d: d["features"].update(num_mel_bins=40), "feature settings"),
+        (lambda d: d["architecture"].update(num_blocks=3.0), "num_blocks must be a whole number"),
+        (lambda d: d["architecture"].update(kernel_size=-1), "kernel_size must be a whole number"),
+        (lambda d: d["architecture"].update(feature_dim=0), "feature_dim must be at least 1"),
+        (lambda d: d["architecture"].update(front_end_channels=[0, 2]), "front_end_channels"),
+        (lambda d: d["architecture"].update(front_end=7), "architecture.front_end must be a text"),
+        (lambda d: d["architecture"].pop("dim"), "lacks 'architecture.dim'"),
+        (lambda d: d["subnets"].append(d["subnets"][0]), "two subnets have one name"),
+        (lambda d: d["subnets"][0].update(name="a\x1b[2Jb"), "holds a control character"),
+        (lambda d: d["subnets"][0].update(target=math.nan), "target must be a finite number"),
+        (lambda d: d["subnets"][0].update(metrics={"dev_wer": math.inf}), "metrics.dev_wer must"),
+        (lambda d: d["subnets"][0].update(kept="0"), "kept must be an array"),
+        (lambda d: d["provenance"].update(row_entropy_at_freeze="low"), "row_entropy_at_freeze"),
+        (lambda d: d["provenance"].update(versions=[1]), "provenance.versions must be an object"),
     ],
 )
 def test_what_does_not_fit_is_damage(
     saved: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     edit(saved, change)
+    assert message in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_blocks": 2**70}, {"vocab_size": 10**6}, {"num_heads": 2**50}, {"dim": 2**52},
+        {"ffn_dim": 3 * 2**40}, {"kernel_size": 2**50 + 1}, {"feature_dim": 2**52},
+        {"front_end_channels": [3, 2**40]}, {"num_ffn_chunks": 21, "ffn_dim": 21 * 2**40},
+    ],
+)  # fmt: skip
+def test_a_network_beyond_the_weights_beside_it_is_refused_before_it_is_made(
+    saved: Path, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*_: object) -> None:
+        pytest.fail("the network was made")
+
+    monkeypatch.setattr("ortho_edge.checkpoint.Supernet", made)
+    edit(saved, lambda description: description["architecture"].update(change))
+    message = refusal(saved)
+    assert "describes" in message or "must be a whole number" in message
+
+
+def test_heads_beyond_the_weights_are_refused(saved: Path) -> None:
+    edit(saved, lambda description: description.update(num_ctc_heads=2**50))
+    assert "parameters, model.safetensors holds" in refusal(saved)
+
+
+@pytest.mark.parametrize("front_end", ["vgg", "strided", "elastic-vgg", "elastic-strided"])
+def test_parameters_are_counted_without_a_network(front_end: str) -> None:
+    architecture = small_architecture(front_end)
+    counted = sum(one.numel() for one in small_supernet(architecture).parameters())
+    assert num_params(architecture, NUM_CTC_HEADS) == counted
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}, "must be of F64"),
+        ({"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}, "larger than the file"),
+        ({"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}, "must be a whole number"),
+    ],
+)
+def test_a_header_of_weights_is_checked(saved: Path, entry: dict[str, Any], message: str) -> None:
+    header = json.dumps({"x": entry}).encode()
+    (saved / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
     assert message in refusal(saved)
 
 

@@ -114,6 +114,7 @@ def test_failed_work_is_not_said_to_be_done(capsys: pytest.CaptureFixture[str]) 
         with pytest.raises(ValueError, match="no"), Progress("work", unit="steps"):
             raise ValueError("no")
         with Progress("more", unit="steps", total=5) as more:
+            more.name("a part of it")
             more.reach(9)
     assert re.fullmatch(r"more: 5 steps in 0\.\d s\n", capsys.readouterr().err)
 

@@ -66,6 +66,12 @@ def test_the_file_survives_the_round_trip(symbols: list[str]) -> None:
     assert len(table) == len(symbols) + 1
 
 
+@pytest.mark.parametrize("symbol", ["\x1b[2J", "a\0", "\x7f", "x" * 1001])
+def test_a_symbol_can_be_printed(symbol: str) -> None:
+    with pytest.raises(ValueError, match=r"holds a control character|longer than 1000|more than"):
+        Tokens((BLANK, symbol))
+
+
 def test_the_file_holds_a_symbol_and_its_id_per_line() -> None:
     assert character_tokens(["ONE", "TWO"], "ab").lines() == (
         f"<blk> 0\n{WORD_START}ONE 1\n{WORD_START}TWO 2\n{WORD_START} 3\na 4\nb 5\n"

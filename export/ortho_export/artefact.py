@@ -1,5 +1,6 @@
 """One way to use a model whatever it is stored as: a program, an ONNX model or a checkpoint."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ from ortho_edge.decoding import greedy_text
 from ortho_edge.tokens import Tokens
 from ortho_export import executorch, manifest, onnx
 from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND, MIN_FRAMES, Facts
+from ortho_export.isolated import IsolatedModel
+from ortho_export.manifest import MANIFEST
+
+logger = logging.getLogger(__name__)
 
 PROGRAM_SUFFIX, ONNX_SUFFIXES = ".pte", (".onnx", ".ort")
 
@@ -114,14 +119,17 @@ class Recognizer:
         return greedy_text(self.log_probs(self.features(samples)), self.tokens)
 
 
-def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) -> Recognizer:
+def load_artefact(
+    path: Path, *, threads: int = 1, subnet: str | None = None, trusted: bool = False
+) -> Recognizer:
     """Loads a `.pte`, a `.onnx`, a `.ort` or a checkpoint folder.
 
     Args:
         path: The file or folder. A file whose digest stands in a `manifest.json` beside it must
-            have that digest.
+            have that digest; one without runs in a process of its own, which may crash.
         threads: CPU threads; for a program and a checkpoint they count for the whole process.
         subnet: Which subnet of a checkpoint; the largest by default.
+        trusted: Whether this process has just written the file.
 
     Raises:
         UserError: It is missing, truncated, changed or no artefact of this project, or there is no
@@ -139,15 +147,9 @@ def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) ->
         raise UserError(f"no model at {path}")
     if subnet is not None:
         raise UserError(f"{path} holds one subnet only; choose {subnet!r} from a checkpoint folder")
-    manifest.verify_file(path)
-    if path.suffix == PROGRAM_SUFFIX:
-        facts, run_program = executorch.load(path, threads)
-        encoder = _one_by_one(run_program, facts)
-    elif path.suffix in ONNX_SUFFIXES:
-        facts, run_model = onnx.load(path, threads)
-        encoder = _as_tensors(run_model)
-    else:
+    if path.suffix not in (PROGRAM_SUFFIX, *ONNX_SUFFIXES):
         raise UserError(f"{path} is no .pte, .onnx or .ort file and no checkpoint folder")
+    facts, encoder = _loaded(path, threads, manifest.verify_file(path) or trusted)
     return Recognizer(
         name=path.name,
         subnet=facts.subnet,
@@ -159,6 +161,28 @@ def load_artefact(path: Path, *, threads: int = 1, subnet: str | None = None) ->
         features=_samples if facts.input == AUDIO_IN else fbank,
         takes_audio=facts.input == AUDIO_IN,
     )
+
+
+def _loaded(path: Path, threads: int, vouched: bool) -> tuple[Facts, Encoder]:
+    """What a file says of itself, and its encoder."""
+    loader = executorch if path.suffix == PROGRAM_SUFFIX else onnx
+    if vouched:
+        if loader is executorch:
+            facts, run_program = executorch.load(path, threads)
+            return facts, _one_by_one(run_program, facts)
+        facts, run_model = onnx.load(path, threads)
+        return facts, _as_tensors(run_model)
+    loader.check_whole(path)
+    logger.info("no %s states the digest of %s: it runs in a process of its own", MANIFEST, path)
+    model = IsolatedModel(path, threads)
+    if loader is executorch:
+        return model.facts, _one_by_one(lambda one: model.run(one)[0], model.facts)
+    return model.facts, _as_tensors(lambda batch, lengths: _pair(model.run(batch, lengths)))
+
+
+def _pair(outputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    log_probs, lengths = outputs
+    return log_probs, lengths
 
 
 def _load_checkpoint(path: Path, threads: int, subnet: str | None) -> Recognizer:

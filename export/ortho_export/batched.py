@@ -30,6 +30,7 @@ from ortho_edge.compaction import (
     DenseEncoder,
     DenseFeedForward,
 )
+from ortho_edge.conformer.architecture import subsampled_length
 from ortho_edge.conformer.front_end import LOG_MEL_SCALE, FrontEnd, frames_mask
 
 
@@ -39,15 +40,15 @@ class Padding:
 
     Attributes:
         batch: B.
-        frames: T'.
-        valid: (B T', 1), 1 at real frames, else 0.
-        scores: (B, 1, 1, T'), 0 at real frames, else minus infinity.
+        frames: T'; -1 stands for as many as there are.
+        valid: (B T', 1), 1 at real frames, else 0; None where all are.
+        scores: (B, 1, 1, T'), 0 at real frames, else minus infinity; None where all are.
     """
 
-    batch: int
-    frames: int
-    valid: Tensor
-    scores: Tensor
+    batch: int = 1
+    frames: int = -1
+    valid: Tensor | None = None
+    scores: Tensor | None = None
 
     @classmethod
     def of(cls, valid: Float[Tensor, "B T4"]) -> "Padding":
@@ -116,7 +117,9 @@ class BatchedAttention(nn.Module):
         shape = padding.batch, padding.frames, self.num_heads, self.head_dim
         q, k, v = (part(y).view(shape) for part in (self.query, self.key, self.value))
         # (B, H, T', head_dim) @ (B, H, head_dim, T')
-        scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1) + padding.scores
+        scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1)
+        if padding.scores is not None:
+            scores = scores + padding.scores
         y = torch.softmax(scores, -1) @ v.permute(0, 2, 1, 3)
         # (B, H, T', head_dim) -> (B T', H * head_dim)
         return x + self.out(y.permute(0, 2, 1, 3).reshape(-1, self.num_heads * self.head_dim))
@@ -145,7 +148,9 @@ class BatchedConvolution(nn.Module):
     def forward(self, x: Float[Tensor, "rows D"], padding: Padding) -> Float[Tensor, "rows D"]:
         """Adds the residual."""
         y = self.norm(x)
-        y = self.value(y) * torch.sigmoid(self.gate(y)) * padding.valid
+        y = self.value(y) * torch.sigmoid(self.gate(y))
+        if padding.valid is not None:
+            y = y * padding.valid
         # (B T', D) -> (B, D, 1, T') and back
         y = y.view(padding.batch, 1, padding.frames, self.dim).permute(0, 3, 1, 2)
         y = self.depthwise(y).permute(0, 2, 3, 1).reshape(-1, self.dim)
@@ -191,9 +196,23 @@ class BatchedFrontEnd(nn.Module):
                 # After a ReLU nothing is below zero, so zeroed padding never wins a maximum.
                 x = F.max_pool2d(x * valid[:, None, :, None], (2, 1), ceil_mode=True)
                 valid = valid[:, ::2]
-        # (B, channels, T', bins) -> (B T', bins * channels)
-        rows = x.permute(0, 2, 3, 1).reshape(-1, self.linear.in_features)
-        return self.linear(rows), valid
+        return self._rows(x), valid
+
+    def whole(self, features: Float[Tensor, "1 T bins"]) -> Float[Tensor, "T4 D"]:
+        """The same for one utterance without padding."""
+        if self.normalization == "utterance":
+            features = features - features.mean(1, keepdim=True)
+            features = (features - features.mean(1, keepdim=True)) * LOG_MEL_SCALE
+        x = features[:, None]
+        for index, convolution in enumerate(self.convolutions):
+            x = F.relu(convolution(x))
+            if self.kind != "strided" and index % 2:
+                x = F.max_pool2d(x, (2, 1), ceil_mode=True)
+        return self._rows(x)
+
+    def _rows(self, x: Float[Tensor, "B channels T4 bands"]) -> Float[Tensor, "rows D"]:
+        # (B, channels, T', bands) -> (B T', bands * channels)
+        return self.linear(x.permute(0, 2, 3, 1).reshape(-1, self.linear.in_features))
 
 
 def _batched_step(step: nn.Module) -> nn.Module:
@@ -224,8 +243,22 @@ class BatchedEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "B T4 V"], Int64[Tensor, " B"]]:
         """Log-probabilities and their lengths."""
         x, valid = self.front_end(features, lengths)
-        padding = Padding.of(valid)
+        return self._log_probs(x, Padding.of(valid)), valid.sum(1).long()
+
+    def _log_probs(self, x: Float[Tensor, "rows D"], padding: Padding) -> Float[Tensor, "B T4 V"]:
         for step in self.steps:
             x = step(x) if isinstance(step, nn.LayerNorm) else step(x, padding)
-        logits = self.ctc_head(x).view(padding.batch, padding.frames, -1)
-        return F.log_softmax(logits, -1), valid.sum(1).long()
+        shape = padding.batch, padding.frames, self.ctc_head.out_features
+        logits = self.ctc_head(x).view(shape)
+        return F.log_softmax(logits, -1)
+
+
+class UtteranceEncoder(BatchedEncoder):
+    """The same for one utterance without padding, which needs no masks."""
+
+    def forward(
+        self, features: Float[Tensor, "1 T bins"], lengths: Int64[Tensor, " 1"]
+    ) -> tuple[Float[Tensor, "1 T4 V"], Int64[Tensor, " 1"]]:
+        """Log-probabilities and how many; the length is that of the features."""
+        log_probs = self._log_probs(self.front_end.whole(features), Padding())
+        return log_probs, subsampled_length(lengths)

@@ -1,5 +1,6 @@
 """`model_card.md`: an export folder in words, for who finds it later."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ortho_export.report import LIMITS
 from ortho_export.words import describe_words
 
 CARD = "model_card.md"
+_MARKS = re.compile(r"[|<>\[\]`*\\]")
+"""What means something in Markdown within a line; an underscore within a word does not."""
 
 
 def write_card(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +42,9 @@ def card(manifest: Mapping[str, Any]) -> str:
     Args:
         manifest: The content of the manifest.
     """
+    attribution, command = manifest["attribution"], manifest["command"]
+    # Names and transcripts are whatever their makers chose.
+    manifest = plain(manifest)
     subnet = manifest["subnet"]
     shown = ", ".join(
         name
@@ -57,12 +63,13 @@ def card(manifest: Mapping[str, Any]) -> str:
             f"{manifest['flops']['flops'] / 1e6:,.0f} M FLOPs for {REFERENCE_SECONDS:g} s of audio "
             f"({100 * manifest['flops']['share_of_full']:.0f} % of the full network)."
             + ("" if subnet["trained"] else UNTRAINED)
+            + "".join(_runtimes(manifest))
         ),
         "Error rates": _table(("set", "per cent"), _error_rates(manifest)),
         "Cost": _table(("what", "figure", "provenance"), _costs(manifest)),
         "Budget": _table(("limit",), ((one,) for one in _limits(manifest["budget"]))),
         "Agreement with the checkpoint": _table(("file", "check", "figure"), _agreement(manifest)),
-        "Data and attribution": manifest["attribution"]
+        "Data and attribution": _without_html(attribution or "")
         or "The checkpoint states none. Ask whoever trained it.",
         "Files": _table(
             ("file", "bytes", "SHA-256"),
@@ -73,7 +80,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         )
         + "\n\nCheck them all with `python -m ortho_edge.export --verify FOLDER`.",
         "How to make it again": (
-            f"```sh\n{manifest['command']}\n```\n\n"
+            f"{_fenced(command)}\n\n"
             f"Made {manifest['created']} from checkpoint {manifest['checkpoint']}, digest "
             f"`{manifest['checkpoint_digest']}`, with "
             + ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
@@ -83,6 +90,45 @@ def card(manifest: Mapping[str, Any]) -> str:
     (title, lead), *rest = sections.items()
     body = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in rest)
     return f"# {title}\n\n{lead}\n{body}"
+
+
+def plain(content: Any) -> Any:
+    """A manifest whose texts Markdown shows as they are: no table, link, code or HTML of theirs."""
+    if isinstance(content, str):
+        return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", " ".join(content.split()))
+    if isinstance(content, Mapping):
+        return {plain(name): plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [plain(one) for one in content]
+    return content
+
+
+def _without_html(text: str) -> str:
+    """Markdown of a checkpoint's own card, in which tags are text; links in brackets stay."""
+    return re.sub(r"<(?!https?://[^\s<>\"']+>)", "&lt;", text)
+
+
+def _fenced(command: str) -> str:
+    """A command as a block of code, whatever backticks it has."""
+    line = " ".join(command.split())
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence}sh\n{line}\n{fence}"
+
+
+def _runtimes(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The oldest that an ONNX file was tried in; sherpa-onnx takes no audio."""
+    for name, stated in manifest["files"].items():
+        if "onnx" not in stated:
+            continue
+        form, tried = stated["onnx"], dict(stated["onnx"]["oldest_tried"])
+        if stated["input"] == AUDIO_IN:
+            tried.pop("sherpa-onnx", None)
+        yield (
+            f"\n\n`{name}` has IR version {form['ir_version']} and opset {form['opset']}. "
+            f"The oldest runtimes that such files were tried in: "
+            + ", ".join(f"{runtime} {release}" for runtime, release in tried.items())
+            + "."
+        )
 
 
 def _seconds(bounds: Mapping[str, Any], key: str) -> str:

@@ -1,5 +1,6 @@
 """ExecuTorch programs: XNNPACK, batch 1, any number of frames up to a bound."""
 
+import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from executorch.runtime import Method
     from executorch.runtime import Program as RuntimeProgram
 
+SUFFIX = ".pte"
+HEADER = struct.Struct("<4x4s4sIQQQ")
+"""The root's offset, the file's identifier, then the extended header: magic, length, sizes."""
+IDENTIFIER, EXTENDED = b"ET", b"eh00"
 EXAMPLE_FRAMES = 501
 """Traced length; odd, so that nothing divides by accident."""
 
@@ -147,6 +152,31 @@ Forward = Callable[[Float32[np.ndarray, "1 ..."]], Float32[np.ndarray, "1 T4 V"]
 """Features (1, T, bins), or audio (1, N), of one utterance without padding."""
 
 
+def import_runtime() -> None:
+    """Imports what `load` needs, which says much of what is missing."""
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import executorch.extension.pybindings.portable_lib
+        import executorch.runtime  # noqa: F401
+
+
+def check_whole(path: Path) -> None:
+    """Looks at a program's header without executing anything.
+
+    Raises:
+        UserError: The file is truncated or no program.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(HEADER.size)
+    if len(head) == HEADER.size:
+        kind, magic, _, program_bytes, segments_at, segment_bytes = HEADER.unpack(head)
+        begins = kind.startswith(IDENTIFIER) and magic == EXTENDED
+        if begins and program_bytes <= size and segments_at + segment_bytes <= size:
+            return
+    raise UserError(f"{path} is not an ExecuTorch program, or is truncated")
+
+
 def load(path: Path, threads: int) -> tuple[Facts, Forward]:
     """Reads a program and the facts in it.
 
@@ -201,7 +231,10 @@ def _load(path: Path, threads: int) -> tuple[Facts, Forward]:
             inputs = [with_room(utterance), torch.tensor([utterance.shape[1]])]
         else:
             inputs = [utterance]
-        return _run(method, inputs).numpy()
+        output = _run(method, inputs)
+        if not isinstance(output, torch.Tensor) or output.shape[::2] != (1, len(facts.tokens)):
+            raise UserError(f"{path} is damaged: its output is no (1, T, {len(facts.tokens)})")
+        return output.numpy()
 
     return facts, forward
 
@@ -219,7 +252,7 @@ def _facts(path: Path, program: "RuntimeProgram") -> Facts:
     names = program.method_names - {"forward"}
     try:
         return Facts.parse({name: _run(program.load_method(name), []) for name in names})
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"{path} is no artefact of this project: {error}") from error
 
 

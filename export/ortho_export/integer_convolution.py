@@ -24,7 +24,7 @@ CHAIN = ("Relu", "Transpose", "Reshape", "DynamicQuantizeLinear")
 """What stands between the convolution and its product."""
 
 COMPUTATION = """
-<opset_import: ["": 20], domain: "local">
+<opset_import: ["": 18], domain: "local">
 convolution (
     input, axes, weight, scales, weight_zeros, bias_over_scales, positive, bias_over_levels,
     levels, smallest, zero

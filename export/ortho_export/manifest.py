@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ortho_edge.cli import UserError
+from ortho_edge.json_files import read_json, shown, table, text, whole
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -36,29 +37,60 @@ def versions() -> dict[str, str]:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of an export folder; None where there is none or it is not one of ours."""
     try:
-        content = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return checked_manifest(folder / MANIFEST)
     except (OSError, ValueError):
         return None
-    if not isinstance(content, dict) or "schema_version" not in content or "files" not in content:
-        return None
+
+
+def checked_manifest(path: Path) -> dict[str, Any]:
+    """The content of a manifest, in the types that whoever reads it relies on.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is damaged; the message names the entry.
+    """
+    content = table(read_json(path), path.name)
+    for name in ("schema_version", "files"):
+        if name not in content:
+            raise ValueError(f"{path.name} lacks {name!r}")
+    whole(content["schema_version"], "schema_version")
+    for name, stated in table(content["files"], "files").items():
+        text(name, "files", 255)
+        entry = table(stated, f"files.{name}")
+        whole(entry.get("bytes"), f"files.{name}.bytes")
+        if not isinstance(entry.get("sha256"), str):
+            raise ValueError(f"files.{name}.sha256 is no digest: {shown(entry.get('sha256'))}")
     return content
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Writes the manifest of an export folder."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=1)
-    (folder / MANIFEST).write_text(text + "\n", "utf-8")
+    lines = json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=1)
+    (folder / MANIFEST).write_text(lines + "\n", "utf-8")
 
 
-def verify_file(path: Path) -> None:
-    """Checks a file against the manifest beside it, where there is one that names it.
+def verify_file(path: Path) -> bool:
+    """Checks a file against the manifest beside it.
+
+    Returns:
+        Whether there is one that names it.
 
     Raises:
-        UserError: Its digest is another.
+        UserError: The manifest is damaged, or the file's digest is another than it states.
     """
-    content = read_manifest(path.parent)
-    stated = (content or {}).get("files", {}).get(path.name, {}).get("sha256")
-    if stated is not None and stated != digest(path):
+    beside = path.parent / MANIFEST
+    if not beside.is_file():
+        return False
+    try:
+        stated = checked_manifest(beside)["files"].get(path.name)
+    except ValueError as error:
+        raise UserError(
+            f"{beside} is damaged, so {path.name} cannot be checked: {error}"
+        ) from error
+    if stated is None:
+        return False
+    if stated["sha256"] != digest(path):
         raise UserError(
             f"{path} is truncated or was changed: its SHA-256 is not the one in {MANIFEST}"
         )
+    return True

@@ -37,9 +37,9 @@ def quantized(
         model: The fp32 model; it is left as it is.
         encoder: What it was made from; only products with the weight of one of its linear layers
             and its convolutions are quantised, whatever else the graph computes.
-        precision: `int8` scales every column of a weight by itself and each input as a whole, so in
-            a padded batch the neighbours of an utterance have a say in its rounding. Weights get 7
-            of the 8 bits: without VNNI, x86 adds two products in 16 bits, which would overflow.
+        precision: `int8` scales every column of a weight by itself and each input as a whole, so
+            the model must be that of one utterance, see `per_utterance`. Weights get 7 of the 8
+            bits: without VNNI, x86 adds two products in 16 bits, which would overflow.
             The convolution in front of a product is computed in 8 bits too; others have their
             weights stored so, and widened when the model is loaded.
             `int8-static` gives every input and output of products and convolutions one scale.

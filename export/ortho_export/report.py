@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ortho_edge.checkpoint import SYMBOLS
+from ortho_edge.cli import UserError
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.profile import Budget
 from ortho_export.auto import MARGIN
 from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND
 from ortho_export.manifest import describe_file, versions
-from ortho_export.results import EXECUTORCH, Export
+from ortho_export.onnx import OLDEST
+from ortho_export.opset import IR_VERSION, OPSET
+from ortho_export.results import EXECUTORCH, ONNXRUNTIME, Export
 from ortho_export.words import describe_words
 
 CHECKPOINT_CARD, ATTRIBUTION = "README.md", "## Data and attribution"
@@ -154,7 +157,10 @@ def attribution(checkpoint: Path) -> str | None:
     path = checkpoint / CHECKPOINT_CARD
     if not path.is_file():
         return None
-    _, found, rest = path.read_text("utf-8").partition(f"{ATTRIBUTION}\n")
+    try:
+        _, found, rest = path.read_text("utf-8").partition(f"{ATTRIBUTION}\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: {error}") from error
     return rest.partition("\n## ")[0].strip() if found else None
 
 
@@ -233,6 +239,10 @@ def _files(export: Export, folder: Path) -> dict[str, Any]:
             "precision": precision,
             "input": export.request.input,
         }
+        if runtime == ONNXRUNTIME:
+            files[name]["onnx"] = {
+                "ir_version": IR_VERSION, "opset": OPSET, "oldest_tried": OLDEST
+            }  # fmt: skip
         for what, found in (("parity", export.parity), ("fidelity", export.fidelity)):
             if runtime in found:
                 files[name][what] = asdict(found[runtime])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ortho_edge.cli import UserError
 from ortho_edge.data.audio import load_audio
 from ortho_export.artefact import Recognizer
 
@@ -21,7 +22,10 @@ def load_sample(checkpoint: Path) -> np.ndarray | None:
 def sample_text(checkpoint: Path) -> str | None:
     """The words of the sample clip; None where the checkpoint does not say."""
     path = checkpoint / SAMPLE_TEXT
-    return " ".join(path.read_text("utf-8").split()) if path.is_file() else None
+    try:
+        return " ".join(path.read_text("utf-8").split()) if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: {error}") from error
 
 
 def describe_sample(

@@ -127,7 +127,7 @@ def _write_ort(
     path.write_bytes(content)
     config = path.with_suffix(f".{OPERATORS}")
     config.write_text(operators, "utf-8")
-    parity = check_parity(encoder, load_artefact(path), clips)
+    parity = check_parity(encoder, load_artefact(path, trusted=True), clips)
     entry = {
         "runtime": "onnxruntime",
         "target": ORT,

@@ -16,12 +16,11 @@ import gzip
 import io
 import json
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lhotse import CutSet
 from lhotse.cut import Cut
@@ -31,17 +30,16 @@ from ortho_edge.atomic import write_atomically
 from ortho_edge.cli import UserError
 from ortho_edge.data.archives import ARCHIVES, musan_noise
 from ortho_edge.data.cut_files import read_cuts
+from ortho_edge.data.prepared_facts import DESCRIPTION, Facts
 from ortho_edge.data.transcripts import Normalizer
 from ortho_edge.data.waveforms import each_cut
-from ortho_edge.json_files import number, read_json, shown, table, text, whole
 from ortho_edge.lexicon import Lexicon, lexicon_tokens, with_lexicon
 from ortho_edge.tokens import Tokens, character_tokens, sentencepiece_tokens
 
 logger = logging.getLogger(__name__)
 
-DESCRIPTION, SYMBOLS, PIECES, LEXICON = "prepared.json", "tokens.txt", "bpe.model", "lexicon.txt"
+SYMBOLS, PIECES, LEXICON = "tokens.txt", "bpe.model", "lexicon.txt"
 TEXT, UNSPELLED, NOISE = "text.txt", "oov.tsv", "noise"
-PART_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
 
 NOISE_PROBABILITY = 0.5
@@ -74,70 +72,6 @@ class Preparation:
     num_pieces: int = 500
     lexicon: Path | None = None
     noise: Path | None = None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The content of `prepared.json`.
-
-    Attributes:
-        corpus: A name in `ARCHIVES`.
-        source: The unpacked corpus.
-        parts: Of each part that is done: `utterances`, `hours`, and `dropped` by reason.
-        units: What the symbols are; empty until they are made.
-        unspelled_utterances: Training utterances that the symbols cannot spell.
-        noise: The folder of recorded noise, or None.
-    """
-
-    corpus: str
-    source: str
-    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    units: str = ""
-    unspelled_utterances: int = 0
-    noise: str | None = None
-
-    def write(self, folder: Path) -> None:
-        """Replaces the folder's description."""
-        write_atomically(folder / DESCRIPTION, json.dumps(vars(self), indent=1) + "\n")
-
-    @classmethod
-    def read(cls, folder: Path) -> "Facts":
-        """Reads a folder's description.
-
-        Raises:
-            UserError: It is damaged.
-        """
-        try:
-            content = table(read_json(folder / DESCRIPTION), DESCRIPTION)
-            known = [one.name for one in fields(cls)]
-            if unknown := [name for name in content if name not in known]:
-                raise ValueError(f"unknown entry {shown(unknown[0])}; known: {', '.join(known)}")
-            for name in ("corpus", "source"):
-                text(content.get(name), name)
-            for name in ("units", "noise"):
-                if content.get(name):
-                    text(content[name], name)
-            whole(content.get("unspelled_utterances", 0), "unspelled_utterances")
-            for name, part in table(content.get("parts", {}), "parts").items():
-                _check_part(name, table(part, f"parts.{name}"))
-            return cls(**content)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{folder / DESCRIPTION} is damaged: {error}") from error
-
-
-def _check_part(name: str, part: dict[str, Any]) -> None:
-    """Checks an entry of `parts`, whose name becomes that of a file.
-
-    Raises:
-        KeyError: Something is missing.
-        ValueError: Something is out of type or range.
-    """
-    if not PART_NAME.fullmatch(name):
-        raise ValueError(f"parts names {shown(name)}: a name is letters, digits, '-', '_' and '.'")
-    whole(part["utterances"], f"parts.{name}.utterances")
-    number(part["hours"], f"parts.{name}.hours", 0.0)
-    for reason, count in table(part["dropped"], f"parts.{name}.dropped").items():
-        whole(count, f"parts.{name}.dropped.{reason}")
 
 
 def prepare(wanted: Preparation) -> Facts:

@@ -36,6 +36,9 @@ Kind = Literal["front_end", "ffn", "conv", "mhsa", "norm", "ctc_head"]
 
 KINDS: tuple[Kind, ...] = ("front_end", "ffn", "conv", "mhsa", "norm", "ctc_head")
 DEFAULT_AUDIO_SECONDS = 5.0
+LOWEST, HIGHEST = 1e-6, 1e12
+"""Of any figure that divides, and of any at all: products and sums of a few stay finite."""
+MOST_SECONDS = 24 * 3600.0
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 """Of a device: exports and tables are called after it, so it must not lead elsewhere."""
 
@@ -45,6 +48,14 @@ def _require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _positive(name: str, value: float | None) -> None:
+    _require(value is None or 0 < value < math.inf, f"{name} must be above 0, not {value}")
+    _require(
+        value is None or LOWEST <= value <= HIGHEST,
+        f"{name} must be from {LOWEST:g} to {HIGHEST:g}, not {value}",
+    )
+
+
 def _not_negative(table: object) -> None:
     for one in fields(table):  # pyright: ignore[reportArgumentType]
         value = getattr(table, one.name)
@@ -52,6 +63,7 @@ def _not_negative(table: object) -> None:
             _require(
                 0 <= value < math.inf, f"{one.name} must be finite and at least 0, not {value}"
             )
+            _require(value <= HIGHEST, f"{one.name} must be at most {HIGHEST:g}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +104,7 @@ class Core:
         """Raises ValueError when a figure is not above 0."""
         for name in ("count", "clock_ghz", "simd_bits", "flops_per_cycle"):
             value = getattr(self, name)
-            _require(value is None or 0 < value < math.inf, f"{name} must be above 0, not {value}")
+            _positive(name, value)
 
     @property
     def peak_gflops(self) -> float | None:
@@ -204,7 +216,7 @@ class AssumedSpeed:
         """Raises ValueError when a figure is not above 0."""
         for name in ("instructions_per_cycle", "clock_ghz"):
             value = getattr(self, name)
-            _require(value is None or 0 < value < math.inf, f"{name} must be above 0, not {value}")
+            _positive(name, value)
 
     def milliseconds(self, count: float) -> float:
         """How long that many instructions, or cycles, take at this speed."""
@@ -296,6 +308,10 @@ class Budget:
             _require(value is None or value > 0, f"{one.name} must be above 0, not {value}")
         _require(
             self.audio_seconds < math.inf, f"audio_seconds must be finite, not {self.audio_seconds}"
+        )
+        _require(
+            self.audio_seconds <= MOST_SECONDS,
+            f"audio_seconds must be at most {MOST_SECONDS:g}, not {self.audio_seconds}",
         )
 
 

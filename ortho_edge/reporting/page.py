@@ -49,7 +49,12 @@ def page(runs: Sequence[Run], fronts: Sequence[Front], command: str) -> str:
         fronts: What its sizes cost on devices.
         command: What made the report.
     """
+    from matplotlib import rc_context
+
     run = runs[0]
+    # A name with dollar signs is a name and no formula.
+    with rc_context({"text.parse_math": False}):
+        pictures = list(_pictures(runs, fronts))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = resources.files("ortho_edge.reporting").joinpath(TEMPLATE).read_text("utf-8")
     return environment.from_string(template).render(
@@ -60,7 +65,7 @@ def page(runs: Sequence[Run], fronts: Sequence[Front], command: str) -> str:
             *[_score_table(run, name, scores) for name, scores in run.scores.items()],
             *(_comparison(runs) if len(runs) > 1 else []),
         ],
-        pictures=list(_pictures(runs, fronts)),
+        pictures=pictures,
         command=command,
     )
 

@@ -15,6 +15,16 @@ from tests.attack.harness import Count, repeated, run_kind
 from tests.attack.kinds import all_kinds
 
 
+def _shares(cases: int) -> dict[str, int]:
+    """Cases of every kind; what rounding leaves over goes to the largest."""
+    kinds = all_kinds()
+    total = sum(one.share for one in kinds)
+    found = {one.name: max(1, int(cases * one.share / total)) for one in kinds}
+    largest = max(kinds, key=lambda one: one.share).name
+    found[largest] += max(0, cases - sum(found.values()))
+    return found
+
+
 def main() -> int:
     """Prints the table; the exit status is 1 where a case failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.attack")
@@ -31,11 +41,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             repeated(kinds[0], chosen.case, Path(scratch))
         return 0
-    total = sum(one.share for one in all_kinds())
+    shares = _shares(chosen.cases)
     counts: list[Count] = []
     print(Count.header(), flush=True)
     for kind in kinds:
-        number = chosen.cases if chosen.kind else max(1, round(chosen.cases * kind.share / total))
+        number = chosen.cases if chosen.kind else shares[kind.name]
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:
             cases = range(chosen.first, chosen.first + number)

@@ -141,6 +141,7 @@ def _child(
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
     os.chdir(folder)
+    tempfile.tempdir = str(folder)
     limit = _address_space() + more_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -201,6 +201,8 @@ MISTAKES = [
     (f"{FP32}.modules.ffn.us_per_mflop", 5.0, "modules.ffn: us_per_mflop 5.0 beats the peak"),
     (f"{FP32}.memory.weight_copies", "two", "memory: weight_copies must be a number"),
     (f"{FP32}.size.kb_per_module", -3, "kb_per_module must be finite and at least 0"),
+    (f"{FP32}.size.kb_per_module", 1e308, "kb_per_module must be at most"),
+    ("budget.audio_seconds", 1e308, "audio_seconds must be at most"),
 ]
 
 

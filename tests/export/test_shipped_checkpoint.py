@@ -5,7 +5,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import onnx as onnx_model
 import pytest
 from lhotse import CutSet
 
@@ -19,11 +18,9 @@ from ortho_edge.tokens import Tokens
 from ortho_edge.training.corpora import HELD_OUT_SPEAKER, TEST_TAKES
 from ortho_export import executorch, onnx
 from ortho_export.artefact import load_artefact
-from ortho_export.batched import BatchedEncoder
 from ortho_export.facts import MIN_FRAMES, Facts, checkpoint_digest
 from ortho_export.fidelity import check_fidelity
 from ortho_export.parity import AUDIO_LIMIT, check_parity, encode, parity_clips
-from ortho_export.quantized_model import quantized
 from ortho_export.ties import could_say
 
 pytestmark = [pytest.mark.export, pytest.mark.slow]
@@ -41,6 +38,14 @@ class Size:
     tokens: Tokens
     program: Path
     model: Path
+
+    def in_int8(self) -> bytes:
+        """The ONNX model in int8."""
+        return onnx.to_onnx(self.encoder, load_facts(self.model), "int8")
+
+
+def load_facts(model: Path) -> Facts:
+    return onnx.load(model, threads=1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +132,7 @@ def test_file_sizes_are_predicted_to_one_per_cent(
     for name, size in sizes.items():
         trained = checkpoint.subnet(name)
         quantised = tmp_path / f"{name}.int8.onnx"
-        plain = onnx_model.load(size.model)
-        model = quantized(plain, BatchedEncoder(size.encoder), "int8").SerializeToString()
-        quantised.write_bytes(model)
+        quantised.write_bytes(size.in_int8())
         for file, runtime, precision in (
             (size.program, "executorch", "fp32"),
             (size.model, "onnxruntime", "fp32"),
@@ -146,10 +149,8 @@ def test_int8_keeps_the_words_of_real_speech(
 ) -> None:
     takes = corpora.fsdd(data_root, speakers=[HELD_OUT_SPEAKER], takes=TEST_TAKES)
     clips = {f"speech-{i}": _two_digits(pair) for i, pair in enumerate(_pairs(takes))}
-    plain = onnx_model.load(sizes[name].model)
     file = tmp_path / "model.int8.onnx"
-    encoder = BatchedEncoder(sizes[name].encoder)
-    file.write_bytes(quantized(plain, encoder, "int8").SerializeToString())
+    file.write_bytes(sizes[name].in_int8())
     fidelity = check_fidelity(
         sizes[name].encoder, load_artefact(file), {"sample": sample, **clips}, "int8"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from onnx import GraphProto, ModelProto
 
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet, load_checkpoint
 from ortho_edge.compaction import DenseEncoder, compact
@@ -106,3 +107,10 @@ class Exported:
     @property
     def model(self) -> Path:
         return self.folder / file_name("onnxruntime", self.input, self.precision)
+
+
+def utterance_graph(model: ModelProto) -> GraphProto:
+    """What an int8 model does with each utterance of a batch."""
+    (loop,) = (node for node in model.graph.node if node.op_type == "Scan")
+    (body,) = (one.g for one in loop.attribute if one.name == "body")
+    return body
