@@ -50,8 +50,6 @@ AVERAGING_KEEPS = 0.56
 
 Equal channels keep 1, unrelated ones 0.71; one silent channel of two leaves 0.5, opposite phase 0.
 """
-LARGEST_SAMPLE = 2.0**32
-"""Integers that were written as they are reach it; more is damage, and would overflow later."""
 _BLOCK_FRAMES = 4096
 """Decoded at once: where a file is damaged, so many samples at most are lost before the damage."""
 
@@ -135,6 +133,10 @@ def read_samples(
     return np.concatenate(blocks), header.rate
 
 
+LOUDEST = 1e12
+"""Of samples whose energies and filters stay finite in float32."""
+
+
 def audio_blocks(path: str | Path, *, strict: bool = False) -> Iterator[np.ndarray]:
     """The same samples as `load_audio`, block by block, so that memory is bounded.
 
@@ -201,9 +203,9 @@ def _mono_blocks(
         if not np.isfinite(block).all():
             message = f"{header.path} holds NaN or infinite samples"
             raise AudioError(message, reason="non-finite")
-        if np.abs(block).max() > LARGEST_SAMPLE:
-            message = f"{header.path} holds samples of {np.abs(block).max():.3g}; full scale is 1"
-            raise AudioError(message, reason="unreadable")
+        if np.abs(block).max() > LOUDEST:
+            message = f"{header.path} holds samples beyond {LOUDEST:g}, where full scale is 1"
+            raise AudioError(message, reason="non-finite")
         yield block[:, 0] if header.channels == 1 else block @ weights
     if done == 0:
         raise AudioError(f"{header.path} holds no audio samples", reason="empty")

@@ -118,7 +118,7 @@ def broken_file(folder: Path, kind: str) -> Path:
         ("no-samples", "empty"),
         ("nan", "non-finite"),
         ("infinite", "non-finite"),
-        ("huge", "unreadable"),
+        ("huge", "non-finite"),
     ],
 )
 def test_unusable_audio_is_one_line_that_names_the_file(

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortho_edge.training.evaluation import Transcript, error_rates
+from ortho_edge.data.examples import Omission
+from ortho_edge.training.evaluation import Transcript, error_rates, rates_by_group
 
 WORDS = st.lists(st.sampled_from(["ONE", "TWO", "THREE"]), max_size=6).map(" ".join)
 
@@ -66,3 +67,27 @@ def test_speakers_that_differ_widen_the_interval() -> None:
     assert by_speaker.wer == as_one.wer
     width = by_speaker.wer_interval[1] - by_speaker.wer_interval[0]
     assert width > 3 * (as_one.wer_interval[1] - as_one.wer_interval[0])
+
+
+def test_words_where_nothing_is_said_count_per_minute_and_in_no_rate() -> None:
+    said = [Transcript("a", "x", "ONE TWO", "ONE TWO", 2.0)]
+    silent = [Transcript("b", "x", "", "NINE NINE", 30.0), Transcript("c", "x", " ", "", 15.0)]
+    rates = error_rates(said + silent)
+    assert (rates.wer, rates.cer, rates.utterances, rates.seconds) == (0.0, 0.0, 1, 2.0)
+    assert (rates.inserted_words, rates.wordless_seconds) == (2, 45.0)
+    assert rates.inserted_words_per_minute == pytest.approx(2 / 0.75)
+    assert error_rates(said).inserted_words_per_minute is None
+    groups = {"a": "adults", "b": "children"}
+    assert list(rates_by_group(said + silent, groups)) == ["adults"]
+
+
+def test_what_was_not_scored_is_counted_by_reason_with_its_seconds() -> None:
+    omitted = [
+        Omission(utterance=name, reason=reason, seconds=seconds, detail=reason)
+        for name, reason, seconds in [
+            ("a", "truncated", 1.5), ("b", "missing", None), ("c", "truncated", 2.0),
+        ]
+    ]  # fmt: skip
+    rates = error_rates([Transcript("d", "x", "ONE", "ONE")], omitted=omitted)
+    assert rates.not_scored == {"truncated": 2, "missing": 1}
+    assert rates.not_scored_seconds == 3.5

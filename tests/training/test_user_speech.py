@@ -14,11 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from ortho_edge import evaluate, transcribe
-from ortho_edge.checkpoint import shipped_checkpoint
+from ortho_edge import evaluate, train, transcribe
+from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
+from ortho_edge.cli import UserError
 from ortho_edge.data import audio
 from ortho_edge.data.audio import load_audio
+from ortho_edge.data.augmentation import Augmentation
+from ortho_edge.data.corpora import synthetic
+from ortho_edge.data.dataset import training_batches
+from ortho_edge.reporting.page import _score_table
+from ortho_edge.reporting.runs import load_run, score_sizes
+from ortho_edge.training.corpora import Corpus
+from ortho_edge.training.outcome import development_rates
+from ortho_edge.training.recipes import recipe
 from ortho_export import artefact
 
 SIZE = "s015"
@@ -312,6 +322,90 @@ def test_a_clip_that_a_model_does_not_take_is_named_and_the_others_are_scored(
     short = {"too short": 1} if least > 1 else {}
     assert outcome.rates["not_scored"] == {"too long": 1, **short}
     assert outcome.rates["utterances"] == 2 - len(short)
+
+
+def faulty(folder: Path, clip: np.ndarray) -> Corpus:
+    """A corpus of which two development utterances cannot be scored."""
+    table = f"utterance\tseconds\ttext\nu1\t\t{WORDS}\nu2\t3.5\t{WORDS}\nu3\t\t\n"
+    speech(folder, {"u1.wav": clip, "u3.wav": clip}, table)
+    cuts = synthetic(folder, keep_unreadable=True)
+    return Corpus(
+        tokens=artefact.load_artefact(shipped_checkpoint()).tokens,
+        training_cuts=lambda epoch, progress: cuts,
+        development={"dev": cuts},
+        test={},
+    )
+
+
+def test_development_rates_count_and_name_what_was_not_scored(
+    clip: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = load_checkpoint(shipped_checkpoint())
+    sizes = [checkpoint.subnet(SIZE)]
+    corpus = faulty(tmp_path / "set", clip)
+    numbers = development_rates(checkpoint.supernet, sizes, corpus, torch.device("cpu"))
+    assert numbers[f"dev_wer/{SIZE}"] == 0.0
+    assert numbers["dev_not_scored"] == 2
+    assert numbers["dev_not_scored_seconds"] == pytest.approx(3.5 + len(clip) / 16000)
+    (line,) = [one for one in caplog.messages if "development set dev" in one]
+    assert "missing: 1, 3.5 s: u2" in line
+    assert "no reference: 1, 3.0 s: u3" in line
+
+
+def test_training_begins_with_no_development_set_that_cannot_be_scored(
+    command: Callable[..., int],
+    clip: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    corpus = faulty(tmp_path / "set", clip)
+    digits = dataclasses.replace(recipe("digits"), corpus=lambda options: corpus)
+    monkeypatch.setattr("ortho_edge.training.recipes.recipe", lambda name: digits)
+    monkeypatch.chdir(tmp_path)
+    assert command(train, "digits", "--out", "run") == 2
+    error = capsys.readouterr().err
+    assert "set 'digits/dev': 2 of 3 utterances cannot be scored" in error
+    assert "--skip-unreadable" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_counts_and_names_what_was_not_scored(clip: np.ndarray, tmp_path: Path) -> None:
+    run = load_run(shipped_checkpoint())
+    run = dataclasses.replace(
+        run, checkpoint=dataclasses.replace(run.checkpoint, subnets=run.checkpoint.subnets[-1:])
+    )
+    cuts = faulty(tmp_path / "set", clip).development["dev"]
+    with pytest.raises(UserError, match="set 'mine': 2 of 3 utterances cannot be scored"):
+        score_sizes(run, "mine", cuts)
+    scores = score_sizes(run, "mine", cuts, skip_unreadable=True)
+    note = _score_table(run, "mine", scores).note
+    assert "not scored, missing: 1, 3.5 s: u2" in note
+    (one,) = scores.values()
+    assert one.rates.not_scored == {"missing": 1, "no reference": 1}
+
+
+def test_training_names_the_first_of_what_it_leaves_out(
+    clip: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "".join(f"u{number}\ta\tCAF\u00c9\n" for number in range(5))
+    files = {f"u{number}.wav": clip for number in range(5)}
+    cuts = synthetic(speech(tmp_path / "set", files, HEADER + rows))
+    for epoch in (0, 1):
+        caplog.clear()
+        batches = training_batches(
+            cuts,
+            tokens=artefact.load_artefact(shipped_checkpoint()).tokens,
+            augmentation=Augmentation.none(),
+            max_duration=20.0,
+            seed=0,
+            epoch=epoch,
+        )
+        assert list(batches) == []
+        named = [one for one in caplog.messages if "left out, unrepresentable text: u" in one]
+        assert len(named) == (3 if epoch == 0 else 0)
+        assert all("no symbol for '\u00c9'" in one for one in named)
+        assert "skipped after the last batch: {'unrepresentable text': 5}" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", ["wav", "aiff"])
