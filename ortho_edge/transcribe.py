@@ -9,13 +9,14 @@ from typing import Annotated
 
 import tyro
 
+from ortho_edge import progress
 from ortho_edge.cli import run
 from ortho_edge.options import Threads
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Transcribe audio files of any format and rate with an exported model or a checkpoint.
+    """Transcribe audio files of any format, rate and length with an exported model or a checkpoint.
 
     Prints one line per file, then the real-time factor: computing time per duration of audio.
     """
@@ -41,24 +42,23 @@ def main(arguments: Arguments) -> None:
     from time import perf_counter
 
     from ortho_edge.cli import UserError
-    from ortho_edge.data.audio import SAMPLE_RATE, load_audio
+    from ortho_edge.data.audio import SAMPLE_RATE, audio_blocks
     from ortho_export.artefact import load_artefact
 
     if not arguments.audio:
         raise UserError("name at least one audio file")
     recognizer = load_artefact(arguments.model, threads=arguments.threads, subnet=arguments.subnet)
     # Every file is read before the first is transcribed, so that a bad one ends the command early.
+    lengths = []
     for path in arguments.audio:
-        samples = load_audio(path, strict=arguments.strict)
-        recognizer.check_samples(len(samples), str(path))
-    busy = duration = 0.0
-    for path in arguments.audio:
-        samples = load_audio(path)
+        lengths.append(sum(map(len, audio_blocks(path, strict=arguments.strict))))
+        recognizer.check_samples(min(lengths[-1], recognizer.longest), str(path))
+    busy, duration = 0.0, sum(lengths) / SAMPLE_RATE
+    for path, length in zip(arguments.audio, lengths, strict=True):
         start = perf_counter()
-        text = recognizer.transcribe(samples)
+        text = recognizer.transcribe_file(path, length)
         busy += perf_counter() - start
-        duration += len(samples) / SAMPLE_RATE
-        print(f"{path}: {text}", flush=True)
+        progress.tell(f"{path}: {text}")
     print(
         f"RTF {busy / duration:.4f}: {busy:.2f} s for {duration:.2f} s of audio, "
         f"{recognizer.name}, threads: {arguments.threads}"

@@ -1,7 +1,7 @@
 """One way to use a model whatever it is stored as: a program, an ONNX model or a checkpoint."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,11 +16,14 @@ from ortho_edge.checkpoint import DESCRIPTION, load_checkpoint
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import compact
 from ortho_edge.conformer.architecture import subsampled_length
-from ortho_edge.data.features import fbank, num_frames
+from ortho_edge.data.audio import SAMPLE_RATE, audio_blocks, load_audio
+from ortho_edge.data.features import FRAME_SHIFT, fbank, num_frames
 from ortho_edge.decoding import greedy_text
+from ortho_edge.long_audio import Stretch, stretches
+from ortho_edge.progress import Progress
 from ortho_edge.tokens import Tokens
 from ortho_export import executorch, manifest, onnx
-from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND, MIN_FRAMES, Facts
+from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND, MAX_FRAMES, MIN_FRAMES, Facts
 from ortho_export.isolated import IsolatedModel
 from ortho_export.manifest import MANIFEST
 
@@ -109,6 +112,46 @@ class Recognizer:
         output, _ = self.encode_batch(features[None], torch.tensor([len(features)]))
         return output[0].numpy()
 
+    @property
+    def longest(self) -> int:
+        """Most samples at 16 kHz that are heard as a whole."""
+        return FRAME_SHIFT * (MAX_FRAMES if self.max_frames is None else self.max_frames)
+
+    def text(self, log_probs: Float32[np.ndarray, "T4 V"]) -> str:
+        """The words of log-probabilities, found greedily."""
+        return greedy_text(log_probs, self.tokens)
+
+    def stretches(self, blocks: Iterable[np.ndarray]) -> Iterator[Stretch]:
+        """Hears audio of any length, cut at its pauses.
+
+        Args:
+            blocks: Mono 16 kHz samples in [-1, 1] as they come, at least `min_frames` in all.
+        """
+        return stretches(
+            blocks, lambda samples: self.log_probs(self.features(samples)), self.longest
+        )
+
+    def transcribe_file(self, path: Path, num_samples: int) -> str:
+        """The words of an audio file; a long one is heard in pieces, with progress.
+
+        Args:
+            path: The file.
+            num_samples: Its length at 16 kHz.
+
+        Raises:
+            UserError: The file cannot be read or is too short.
+        """
+        if num_samples <= self.longest:
+            return self.transcribe(load_audio(path))
+        words, done = [], 0
+        seconds = num_samples // SAMPLE_RATE
+        with Progress(f"transcribing {path}", total=seconds, unit="seconds") as progress:
+            for stretch in self.stretches(audio_blocks(path)):
+                words.append(self.text(stretch.log_probs))
+                progress.advance(int(stretch.end) - done)
+                done = int(stretch.end)
+        return " ".join(filter(None, words))
+
     def transcribe(self, samples: Float32[np.ndarray, " samples"]) -> str:
         """The words of mono 16 kHz samples in [-1, 1].
 
@@ -116,7 +159,7 @@ class Recognizer:
             UserError: The audio is too short or too long.
         """
         self.check_samples(len(samples))
-        return greedy_text(self.log_probs(self.features(samples)), self.tokens)
+        return self.text(self.log_probs(self.features(samples)))
 
 
 def load_artefact(
