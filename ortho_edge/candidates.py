@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.components import ComponentSpace
+from ortho_edge.devices.filter_banks import FEATURES_IN, Input
 from ortho_edge.devices.latency import (
     MEMORY_BASIS,
     Prediction,
@@ -125,6 +126,7 @@ def candidate(
     seconds: float,
     runtimes: Sequence[str] | None = None,
     precision: str = "fp32",
+    takes: Input = FEATURES_IN,
 ) -> Candidate:
     """A subnet with what the profile predicts for it; `selector.select` says how for a precision.
 
@@ -134,7 +136,8 @@ def candidate(
     runtimes = tuple(runtimes or profile.runtimes)
     subnet = trained.subnet
     prints = [
-        predict_footprint(profile, space, subnet, seconds, name, precision) for name in runtimes
+        predict_footprint(profile, space, subnet, seconds, name, precision, takes)
+        for name in runtimes
     ]
     fullest = max(prints, key=lambda one: one.memory_mb)
     flops = space.flops(subnet, seconds)
@@ -145,7 +148,13 @@ def candidate(
         flops_share=flops / space.flops(space.full(), seconds),
         latency=tuple(
             predict_latency(
-                profile, space, subnet, seconds, name, figured_precision(profile, name, precision)
+                profile,
+                space,
+                subnet,
+                seconds,
+                name,
+                figured_precision(profile, name, precision),
+                takes,
             )
             for name in runtimes
         ),

@@ -15,8 +15,9 @@ from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.cli import UserError
 from ortho_edge.components import ComponentSpace, Module
 from ortho_edge.composition import component_worth, compose, grown
-from ortho_edge.costs import single_modules
+from ortho_edge.costs import CostModel, single_modules
 from ortho_edge.devices.costs import budget_costs
+from ortho_edge.devices.filter_banks import FEATURES_IN, Input
 from ortho_edge.devices.profile import Budget, DeviceProfile
 from ortho_edge.nesting import leading_subnets, named
 from ortho_edge.selector import (
@@ -50,12 +51,20 @@ class Demand:
     Attributes:
         runtimes: That must all hold the budget; every runtime of the profile by default.
         precision: Of the artefacts, see `ortho_edge.selector.select`.
+        takes: What the artefacts take; the filter banks inside those of audio cost as well.
     """
 
     profile: DeviceProfile
     budget: Budget
     runtimes: tuple[str, ...] = ()
     precision: str = "fp32"
+    takes: Input = FEATURES_IN
+
+    def limits(self, space: ComponentSpace) -> list[tuple[CostModel, float]]:
+        """Every limit of the budget, with the cost model of what it limits."""
+        return budget_costs(
+            self.profile, self.budget, space, self.runtimes, self.precision, self.takes
+        )
 
 
 def select_for_all(
@@ -112,6 +121,7 @@ def _price(demand: Demand, checkpoint: Checkpoint, subnet: TrainedSubnet) -> Can
         demand.budget.audio_seconds,
         demand.runtimes,
         demand.precision,
+        demand.takes,
     )
 
 
@@ -144,11 +154,7 @@ def _composed(
 
     subnet = _largest_leading(checkpoint, holds)
     if subnet is None:
-        table = [
-            limit
-            for one in demands
-            for limit in budget_costs(one.profile, one.budget, space, one.runtimes, one.precision)
-        ]
+        table = [limit for one in demands for limit in one.limits(space)]
         subnet = compose(space, worth, table, holds)
     if subnet is None:
         raise UserError(_unreachable(demands, checkpoint))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ortho_edge.candidates import Candidate, Limit, candidate, fits, limits, rounded_up
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
 from ortho_edge.cli import UserError
+from ortho_edge.devices.filter_banks import FEATURES_IN, Input
 from ortho_edge.devices.profile import Budget, DeviceProfile
 
 __all__ = [
@@ -142,6 +143,7 @@ def select(
     checkpoint: Checkpoint,
     runtimes: Sequence[str] | None = None,
     precision: str = "fp32",
+    takes: Input = FEATURES_IN,
 ) -> Selection:
     """The trained subnet with the best dev WER within all limits; the cheaper of equals.
 
@@ -154,6 +156,7 @@ def select(
         runtimes: That must all hold the budget; every runtime of the profile by default.
         precision: Of the artefacts. Latency and memory are held with the fp32 figures where the
             profile has none of that precision; `Prediction.precision` says so.
+        takes: What the artefacts take; filter banks inside those of audio cost as well.
 
     Raises:
         UserError: Nothing fits, naming the smallest value that can be reached; the profile has no
@@ -164,7 +167,8 @@ def select(
     seconds = budget.audio_seconds
     space = checkpoint.supernet.space
     candidates = tuple(
-        candidate(profile, space, one, seconds, runtimes, precision) for one in checkpoint.subnets
+        candidate(profile, space, one, seconds, runtimes, precision, takes)
+        for one in checkpoint.subnets
     )
     return choose(profile.name, budget, candidates)
 

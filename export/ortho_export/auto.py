@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ortho_edge.components import ComponentSpace
+from ortho_edge.devices.filter_banks import Input
 from ortho_edge.devices.latency import predict_latency
 from ortho_edge.devices.profile import DeviceProfile
 from ortho_edge.precision import BY_DEFAULT, Precision
@@ -75,7 +76,11 @@ def choose(
 
 
 def predicted_ms(
-    profile: DeviceProfile, selection: Selection, runtime: str, space: ComponentSpace
+    profile: DeviceProfile,
+    selection: Selection,
+    runtime: str,
+    space: ComponentSpace,
+    takes: Input,
 ) -> list[float] | None:
     """Latency of every precision on the device; None unless the profile has figures for all."""
     if not set(BY_DEFAULT) <= set(profile.runtimes.get(runtime, {})):
@@ -83,7 +88,7 @@ def predicted_ms(
     seconds = selection.budget.audio_seconds
     return [
         predict_latency(
-            profile, space, selection.trained.subnet, seconds, runtime, one
+            profile, space, selection.trained.subnet, seconds, runtime, one, takes
         ).milliseconds
         for one in BY_DEFAULT
     ]

@@ -193,6 +193,7 @@ def _select(request: Request) -> _Model:
         runtimes=request.runtimes,
         # What auto may take needs no more than fp32 does.
         precision="fp32" if request.precision == "auto" else request.precision,
+        takes=request.input,
     )
     (selection,) = select_for_all([demand], checkpoint, request.subnet)
     trained = selection.trained
@@ -272,7 +273,7 @@ def _choose(
         files = [request.file(runtime, one) for one in BY_DEFAULT]
         source: LatencyFrom = "predicted for the device"
         space = model.checkpoint.supernet.space
-        milliseconds = predicted_ms(request.profile, model.selection, runtime, space)
+        milliseconds = predicted_ms(request.profile, model.selection, runtime, space, request.input)
         if milliseconds is None:
             source = "measured on this host"
             found = measure_latency(

@@ -11,7 +11,7 @@ from ortho_edge.cli import UserError
 from ortho_edge.components import REFERENCE_SECONDS
 from ortho_edge.devices.profile import Budget
 from ortho_export.auto import MARGIN
-from ortho_export.facts import AUDIO_IN, FRAMES_PER_SECOND
+from ortho_export.facts import FRAMES_PER_SECOND
 from ortho_export.manifest import describe_file, versions
 from ortho_export.onnx import OLDEST
 from ortho_export.opset import IR_VERSION, OPSET
@@ -104,12 +104,10 @@ def _accuracy_rows(export: Export) -> Iterator[tuple[str, str]]:
 
 def _latency_rows(export: Export) -> Iterator[tuple[str, str]]:
     seconds = export.selection.budget.audio_seconds
-    audio = export.request.input == AUDIO_IN
-    note = "; the filter banks inside are not counted" if audio else ""
     for one in export.selection.chosen.latency:
         figure = (
             f"{one.p50_milliseconds:.2f} ms for {seconds:g} s on {export.request.profile.name}, "
-            f"{one.basis}{note}"
+            f"{one.basis}"
         )
         precision = export.precisions.get(one.runtime, one.precision)
         if one.precision != precision:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ortho_edge.cli import UserError
 from ortho_edge.devices.catalogue import HOST
+from ortho_edge.devices.filter_banks import Input
 from ortho_edge.devices.profile import Budget, DeviceProfile
 from ortho_edge.fleet import Source
 from ortho_edge.precision import BY_DEFAULT, Asked, Precision
@@ -59,7 +60,7 @@ class Request:
     dev_set: DevSet | None = None
     command: str = ""
     subnet: Source = "trained"
-    input: str = FEATURES_IN
+    input: Input = "features"
     also: tuple[str, ...] = ()
 
     def file(self, runtime: str, precision: Precision) -> str:

@@ -1,7 +1,7 @@
 """What a device profile says a subnet costs, as cost models: for training and for composition."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ortho_edge.components import ComponentSpace
@@ -13,6 +13,7 @@ from ortho_edge.costs import (
     tabulate,
     tabulate_peak,
 )
+from ortho_edge.devices.filter_banks import FEATURES_IN, Input
 from ortho_edge.devices.latency import (
     figured_precision,
     predict_footprint,
@@ -21,6 +22,7 @@ from ortho_edge.devices.latency import (
 )
 from ortho_edge.devices.profile import Budget, DeviceProfile, MemoryCost
 from ortho_edge.devices.shape_tables import ShapeTables
+from ortho_edge.subnet import Subnet
 
 
 def latency_costs(
@@ -29,6 +31,7 @@ def latency_costs(
     seconds: float,
     runtimes: Sequence[str] = (),
     precision: str = "fp32",
+    takes: Input = FEATURES_IN,
 ) -> CostModel:
     """Predicted latency in ms for `seconds` of audio, of the slowest runtime.
 
@@ -41,7 +44,9 @@ def latency_costs(
         return tabulate(
             space,
             lambda one: (
-                predict_latency(profile, space, one, seconds, runtime, known).p50_milliseconds
+                predict_latency(
+                    profile, space, one, seconds, runtime, known, takes
+                ).p50_milliseconds
             ),
         )
 
@@ -58,6 +63,7 @@ def size_costs(
     runtimes: Sequence[str] = (),
     precision: str = "fp32",
     seconds: float = 1.0,
+    takes: Input = FEATURES_IN,
 ) -> CostModel:
     """Predicted file size in MB, of the runtime whose file is largest.
 
@@ -70,7 +76,9 @@ def size_costs(
     def table(runtime: str) -> CostTable:
         return tabulate(
             space,
-            lambda one: predict_footprint(profile, space, one, seconds, runtime, precision).size_mb,
+            lambda one: (
+                predict_footprint(profile, space, one, seconds, runtime, precision, takes).size_mb
+            ),
         )
 
     return CostModel(
@@ -86,6 +94,7 @@ def memory_costs(
     seconds: float,
     runtimes: Sequence[str] = (),
     precision: str = "fp32",
+    takes: Input = FEATURES_IN,
 ) -> CostModel:
     """Predicted peak memory in MB for `seconds` of audio, of the runtime that needs most.
 
@@ -98,14 +107,19 @@ def memory_costs(
         space=space,
         name=f"memory on {profile.name}",
         tables=tuple(
-            _memory_table(profile, space, seconds, runtime, precision)
+            _memory_table(profile, space, seconds, runtime, precision, takes)
             for runtime in runtimes or profile.runtimes
         ),
     )
 
 
 def _memory_table(
-    profile: DeviceProfile, space: ComponentSpace, seconds: float, runtime: str, precision: str
+    profile: DeviceProfile,
+    space: ComponentSpace,
+    seconds: float,
+    runtime: str,
+    precision: str,
+    takes: Input,
 ) -> CostTable:
     known = figured_precision(profile, runtime, precision)
     costs = runtime_cost(profile, runtime, known)
@@ -120,13 +134,13 @@ def _memory_table(
     )
     activations = with_memory(replace(memory, fixed_mb=0.0, weight_copies=0.0), tables)
 
-    sums = tabulate(
-        space, lambda one: predict_footprint(weights, space, one, seconds, runtime, known).memory_mb
-    )
-    peaks = tabulate_peak(
-        space,
-        lambda one: predict_footprint(activations, space, one, seconds, runtime, known).memory_mb,
-    )
+    def memory_mb(profile: DeviceProfile) -> Callable[[Subnet], float]:
+        return lambda one: (
+            predict_footprint(profile, space, one, seconds, runtime, known, takes).memory_mb
+        )
+
+    sums = tabulate(space, memory_mb(weights))
+    peaks = tabulate_peak(space, memory_mb(activations))
     return replace(sums, floor=peaks.floor, peak_by_units=peaks.peak_by_units)
 
 
@@ -136,13 +150,14 @@ def budget_costs(
     space: ComponentSpace,
     runtimes: Sequence[str] = (),
     precision: str = "fp32",
+    takes: Input = FEATURES_IN,
 ) -> list[tuple[CostModel, float]]:
     """Every limit that a budget sets, with the cost model of what it limits."""
     seconds = budget.audio_seconds
     models = {
-        "latency_ms": lambda: latency_costs(profile, space, seconds, runtimes, precision),
-        "memory_mb": lambda: memory_costs(profile, space, seconds, runtimes, precision),
-        "size_mb": lambda: size_costs(profile, space, runtimes, precision, seconds),
+        "latency_ms": lambda: latency_costs(profile, space, seconds, runtimes, precision, takes),
+        "memory_mb": lambda: memory_costs(profile, space, seconds, runtimes, precision, takes),
+        "size_mb": lambda: size_costs(profile, space, runtimes, precision, seconds, takes),
         "params": lambda: criterion_costs(space, "params"),
         "flops": lambda: flops_costs(space, seconds),
     }

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from ortho_edge.cli import UserError
 from ortho_edge.components import ComponentSpace
+from ortho_edge.devices import filter_banks
 from ortho_edge.devices.file_sizes import QUANTISED
+from ortho_edge.devices.filter_banks import AUDIO_IN, FEATURES_IN, Input
 from ortho_edge.devices.profile import (
     ANALYTIC,
     COUNTED,
@@ -18,7 +20,7 @@ from ortho_edge.devices.profile import (
     RuntimeCost,
     SizeCost,
 )
-from ortho_edge.devices.workload import BYTES, Work, in_tiles, planned_elements, workload
+from ortho_edge.devices.workload import BYTES, Work, in_tiles, workload
 from ortho_edge.subnet import Subnet
 
 MEMORY_BASIS: Mapping[Provenance, str] = {
@@ -44,6 +46,8 @@ class Prediction:
         assumed_speed: What made time of counted instructions or of Vela's cycles; then the error is
             that of counts.
         p50_ratio: Median of many calls over the minimum; 1 where the profile does not tell.
+        takes: What the artefact takes; of audio, the filter banks inside are part of the latency.
+        filter_banks_ms: That part of `milliseconds`; 0 where features are taken.
     """
 
     milliseconds: float
@@ -55,6 +59,8 @@ class Prediction:
     precision: str = "fp32"
     assumed_speed: AssumedSpeed | None = None
     p50_ratio: float = 1.0
+    takes: Input = FEATURES_IN
+    filter_banks_ms: float = 0.0
 
     @property
     def p50_milliseconds(self) -> float:
@@ -64,6 +70,12 @@ class Prediction:
     @property
     def basis(self) -> str:
         """What the figure rests on, in words; only a measured one may sound like a timing."""
+        if self.takes == FEATURES_IN:
+            return self._basis
+        return f"filter banks included ({self.filter_banks_ms:.3g} ms), {self._basis}"
+
+    @property
+    def _basis(self) -> str:
         speed = self.assumed_speed
         if self.provenance == MEASURED:
             return f"from measured figures, error {self.error_percent} %"
@@ -132,14 +144,16 @@ def predict_latency(
     seconds: float,
     runtime: str,
     precision: str = "fp32",
+    takes: Input = FEATURES_IN,
 ) -> Prediction:
     """Latency of a compacted subnet for `seconds` of audio, one thread, batch 1.
 
     Raises:
         UserError: The profile has no figures for that runtime and precision, or by tables and none
-            for that architecture or length.
+            for that architecture or length; or no such artefact takes audio.
     """
     costs = runtime_cost(profile, runtime, precision)
+    filter_banks.check_input(profile, runtime, precision, takes)
     works = workload(space, subnet, seconds)
     if (tables := costs.tables) is not None:
         tables.check(space.architecture, seconds, profile.name)
@@ -149,8 +163,9 @@ def predict_latency(
         tiles = in_tiles(works, seconds, costs.rows_at_once)
         total = sum(module_microseconds(costs.modules[work.kind], work) for work in tiles)
         milliseconds = (costs.scale * total + costs.us_per_boundary * len(works)) / 1000
+    before = _filter_banks_ms(profile, seconds, runtime, precision) if takes == AUDIO_IN else 0.0
     return Prediction(
-        milliseconds=milliseconds,
+        milliseconds=milliseconds + before,
         seconds=seconds,
         runtime=runtime,
         provenance=costs.provenance,
@@ -159,7 +174,18 @@ def predict_latency(
         precision=precision,
         assumed_speed=costs.assumed_speed,
         p50_ratio=costs.p50_ratio or 1.0,
+        takes=takes,
+        filter_banks_ms=before,
     )
+
+
+def _filter_banks_ms(profile: DeviceProfile, seconds: float, runtime: str, precision: str) -> float:
+    """Latency of the filter banks, which compute in fp32 in front of a network of any precision."""
+    precisions = profile.runtimes[runtime]
+    costs = precisions.get("fp32", precisions[precision])
+    work = filter_banks.filter_bank_work(seconds)
+    own = module_microseconds(filter_banks.rates(costs), work)
+    return (costs.scale * own + costs.us_per_boundary) / 1000
 
 
 def predict_footprint(
@@ -169,24 +195,31 @@ def predict_footprint(
     seconds: float,
     runtime: str,
     precision: str = "fp32",
+    takes: Input = FEATURES_IN,
 ) -> Footprint:
-    """Memory and file size of a compacted subnet.
+    """Memory and file size of a compacted subnet, of the filter banks too where it takes audio.
 
     Where the profile has no figures for a precision, the memory is that of fp32, which needs more;
     the file size is always that of the precision.
 
     Raises:
-        UserError: The profile has no figures for that runtime, or nobody knows the file size.
+        UserError: The profile has no figures for that runtime, nobody knows the file size, or no
+            such artefact takes audio.
     """
     costs = runtime_cost(profile, runtime, figured_precision(profile, runtime, precision))
+    filter_banks.check_input(profile, runtime, precision, takes)
     works = workload(space, subnet, seconds)
     params = sum(work.params for work in works)
     live = max(work.live for work in works)
     memory, size = costs.memory, size_cost(profile, runtime, precision)
+    size_mb = file_bytes(size, works) / 1e6
+    if takes == AUDIO_IN:
+        before = filter_banks.filter_bank_work(seconds)
+        params, live = params + before.params, max(live, before.live)
+        size_mb += filter_banks.file_bytes(runtime, precision) / 1e6
     memory_mb = memory.fixed_mb + BYTES / 1e6 * (
         memory.weight_copies * params + memory.activation_copies * live
     )
-    size_mb = file_bytes(size, works) / 1e6
     if (tables := costs.tables) is not None:
         tables.check(space.architecture, seconds, profile.name)
         memory_mb += tables.sram_kb(_units(works), seconds) / 1e3
@@ -194,7 +227,9 @@ def predict_footprint(
     return Footprint(
         memory_mb=memory_mb,
         memory_provenance=memory.provenance,
-        planned_mb=memory.planned_copies * planned_elements(space.architecture) * BYTES / 1e6,
+        planned_mb=memory.planned_copies
+        * filter_banks.planned_bytes(space.architecture, seconds, takes)
+        / 1e6,
         size_mb=size_mb,
         size_provenance=size.provenance,
     )

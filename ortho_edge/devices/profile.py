@@ -32,9 +32,12 @@ ANALYTIC: Provenance = "analytic"
 """Computed from public figures."""
 DotProduct = Literal["none", "sdot", "i8mm", "vnni"]
 """Instructions for sums of int8 products: Arm's SDOT, its matrix products I8MM, Intel's VNNI."""
-Kind = Literal["front_end", "ffn", "conv", "mhsa", "norm", "ctc_head"]
+Kind = Literal["front_end", "ffn", "conv", "mhsa", "norm", "ctc_head", "filter_banks"]
 
+FILTER_BANKS: Kind = "filter_banks"
+"""Of artefacts that take audio; without figures of their own they have those of `ffn`."""
 KINDS: tuple[Kind, ...] = ("front_end", "ffn", "conv", "mhsa", "norm", "ctc_head")
+"""What every network has, and every table."""
 DEFAULT_AUDIO_SECONDS = 5.0
 LOWEST, HIGHEST = 1e-6, 1e12
 """Of any figure that divides, and of any at all: products and sums of a few stay finite."""
@@ -269,7 +272,8 @@ class RuntimeCost:
         )
         by_kind = self.modules if self.tables is None else self.tables.modules
         for kind in (*self.modules, *by_kind):
-            _require(kind in KINDS, f"unknown module kind {kind!r}; known: {', '.join(KINDS)}")
+            known = (*KINDS, FILTER_BANKS)
+            _require(kind in known, f"unknown module kind {kind!r}; known: {', '.join(known)}")
         for kind in KINDS:
             _require(kind in by_kind, f"the table modules.{kind} is missing")
         _require(

@@ -75,7 +75,7 @@ def workload(space: ComponentSpace, subnet: Subnet, seconds: float) -> tuple[Wor
 
 
 def planned_elements(architecture: Architecture, seconds: float = LONGEST_SECONDS) -> int:
-    """Elements that a runtime plans memory for ahead, for the longest input, whatever the subnet.
+    """Elements that a runtime plans memory for ahead, for the longest features, in every subnet.
 
     The network is one piece and keeps its own memory. Outside stand the features, the logits that
     come out of the piece, and the log-probabilities.

@@ -22,7 +22,6 @@ from ortho_export.artefact import load_artefact
 from ortho_export.batched import BatchedEncoder
 from ortho_export.facts import MAX_FRAMES, MIN_FRAMES
 from ortho_export.fidelity import FLOORS_DB, decibels, powers
-from ortho_export.machine import this_machine
 from ortho_export.manifest import MANIFEST, read_manifest
 from ortho_export.opset import IR_VERSION
 from ortho_export.verify import OTHER, complain, verify
@@ -234,7 +233,9 @@ def test_one_layer_against_quantisation_by_hand() -> None:
 
 def test_an_int8_export_can_be_verified(exported_int8: Exported) -> None:
     checks = verify(exported_int8.folder, exported_int8.checkpoint)
-    assert {one.outcome for one in checks} == {"ok"}, checks
+    # Of a quantised clip another processor may hear another word, and that alone.
+    others = [one for one in checks if one.outcome != "ok"]
+    assert all(one.outcome == "differs" and "transcript" in one.what for one in others), checks
     details = {one.what: one.detail for one in checks}
     for file in (exported_int8.program.name, exported_int8.model.name):
         assert "dB of at least 30" in details[f"{file}: parity"]
@@ -263,5 +264,5 @@ def test_the_card_says_how_much_survives(exported_int8: Exported) -> None:
     for file in (exported_int8.program.name, exported_int8.model.name):
         (line,) = (one for one in card.splitlines() if f"| `{file}` | int8 against" in one)
         assert re.search(r"% of [\d,]+ words the same, 95 % interval [\d.]+ to [\d.]+ \(", line)
-        assert line.endswith(f"on {this_machine()} |")
+        assert re.search(r"; on [^|]+ \|$", line), "the machine"
     assert "predicted for pixel8 in int8, not timed: an analytic estimate" in card
