@@ -91,6 +91,8 @@ class Limits:
     empty_references: bool = True
 
 
+TOO_LONG = "too long"
+"""Reason to leave out what an encoder does not take as a whole."""
 NO_SPEECH = "no_speech"
 """Custom field of a cut in which, as is known, nothing is said."""
 
@@ -190,7 +192,7 @@ def _check_limits(cut: Cut, frames: int, limits: Limits) -> None:
         raise SkipError("too short", detail)
     if limits.longest is not None and frames > limits.longest:
         detail = f"{cut.id} has {frames} frames of 10 ms, more than {limits.longest}"
-        raise SkipError("too long", detail)
+        raise SkipError(TOO_LONG, detail)
 
 
 def _long_enough(samples: np.ndarray) -> np.ndarray:

@@ -59,6 +59,11 @@ class Piece:
         return self.start + len(self.samples)
 
 
+def can_be_cut(longest_frames: int | None) -> bool:
+    """Whether audio may be heard in pieces of so many frames of 10 ms."""
+    return longest_frames is not None and FRAME_SHIFT * longest_frames >= 4 * OVERLAP
+
+
 def pieces(blocks: Iterable[np.ndarray], longest: int) -> Iterator[Piece]:
     """Cuts audio that comes block by block; never holds much more than one piece.
 

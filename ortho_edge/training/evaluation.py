@@ -3,20 +3,25 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import jiwer
 import numpy as np
 import torch
 from lhotse import CutSet
+from lhotse.cut import Cut
 from torch import Tensor
 
 from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.data.dataset import evaluation_batches
-from ortho_edge.data.examples import Limits, Omission
-from ortho_edge.data.features import fbank
+from ortho_edge.data.examples import TOO_LONG, Limits, Omission, evaluation_example
+from ortho_edge.data.features import FRAME_SHIFT, fbank
+from ortho_edge.data.segmentation import can_be_cut
+from ortho_edge.data.waveforms import each_cut
 from ortho_edge.decoding import greedy_text
+from ortho_edge.long_audio import stretches
+from ortho_edge.progress import track
 from ortho_edge.supernet import Supernet
 from ortho_edge.tokens import Tokens
 from ortho_edge.training.account import Account
@@ -220,7 +225,8 @@ def transcribe_set(
         batch_seconds: Audio in a batch.
         features: Makes what the encoders take, see `evaluation_batches`.
         decoders: How an encoder of that name is decoded; greedily where there is none.
-        limits: Which cuts are left out although they can be read; none by default.
+        limits: Which cuts are left out although they can be read; none by default. What is too
+            long for the encoders is heard in pieces, cut at pauses.
     """
     results: dict[str, list[Transcript]] = {name: [] for name in encoders}
     omitted: list[Omission] = []
@@ -242,10 +248,58 @@ def transcribe_set(
             ]
             columns = (batch.cut_ids, batch.speakers, batch.texts, texts, batch.seconds)
             results[name] += [Transcript(*fields) for fields in zip(*columns, strict=True)]
+    if limits is not None and can_be_cut(limits.longest):
+        too_long = {one.utterance for one in omitted if one.reason == TOO_LONG}
+        omitted = [one for one in omitted if one.utterance not in too_long]
+        for cut in (one for one in each_cut(cuts) if one.id in too_long):
+            for name, found in _in_pieces(
+                cut, encoders, tokens, features, decoders, limits
+            ).items():
+                results[name].append(found)
     some = next(iter(results.values()), [])
     spoken = {one.cut_id: one.reference for one in some}
     account = Account.of(spoken, sum(one.seconds for one in some), omitted, tokens)
     return Heard(transcripts=results, account=account)
+
+
+def _in_pieces(
+    cut: Cut,
+    encoders: Mapping[str, Encoder],
+    tokens: Tokens,
+    features: Callable[[np.ndarray], Tensor],
+    decoders: Mapping[str, Decoder] | None,
+    limits: Limits,
+) -> dict[str, Transcript]:
+    """Transcripts of a cut that no encoder takes as a whole, by encoder."""
+    assert limits.longest is not None
+    example = evaluation_example(
+        cut,
+        tokens=tokens,
+        cache=None,
+        features=torch.from_numpy,
+        limits=replace(limits, longest=None),
+    )
+    found = {}
+    for name, encoder in encoders.items():
+        decode = (decoders or {}).get(name) or partial(greedy_text, tokens=tokens)
+        pieces = stretches(
+            iter([example.features.numpy()]),
+            partial(_log_probs, encoder, features),
+            FRAME_SHIFT * limits.longest,
+        )
+        texts = track((decode(one.log_probs) for one in pieces), f"hearing {cut.id}", unit="pieces")
+        found[name] = Transcript(
+            cut.id, example.speaker, example.text, " ".join(filter(None, texts)), example.seconds
+        )
+    return found
+
+
+def _log_probs(
+    encoder: Encoder, features: Callable[[np.ndarray], Tensor], samples: np.ndarray
+) -> np.ndarray:
+    one = features(samples)
+    log_probs, lengths = encoder(one[None], torch.tensor([len(one)]))
+    return log_probs[0, : int(lengths[0])].float().cpu().numpy()
 
 
 @torch.inference_mode()

@@ -219,13 +219,20 @@ class TestArtefacts:
         assert all(first.values())
         assert others == [first, first]
 
-    def test_evaluation_names_what_is_too_long(
+    def test_evaluation_hears_what_is_too_long_in_pieces(
         self, exported_audio: Exported, tmp_path: Path
     ) -> None:
-        set_of_one = _labelled(tmp_path / "set", [bursts(30.2)])
+        set_of_one = _labelled(tmp_path / "set", [np.concatenate([bursts(15.2), bursts(16)])])
+        results = []
         for model in (exported_audio.program, exported_audio.model):
-            with pytest.raises(UserError, match=r"not scored, too long: 1, 30\.2 s"):
-                evaluate.main(evaluate.Arguments(model, set=str(set_of_one)))
+            out = tmp_path / f"{model.name}.json"
+            evaluate.main(evaluate.Arguments(model, set=str(set_of_one), out=out))
+            (found,) = json.loads(out.read_text("utf-8"))["results"].values()
+            assert found["not_scored"] == {}
+            assert found["seconds"] == pytest.approx(31.2)
+            results.append([one["hypothesis"] for one in found["transcripts"]])
+        assert results[0] == results[1]
+        assert results[0][0]
 
 
 def _labelled(folder: Path, clips: list[np.ndarray]) -> Path:

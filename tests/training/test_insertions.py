@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ortho_edge.data.sounds import SOUNDS
+from ortho_edge.checkpoint import load_checkpoint, shipped_checkpoint
+from ortho_edge.compaction import compact
+from ortho_edge.data.sounds import SOUNDS, TRAINED
 from ortho_edge.tokens import character_tokens
 from ortho_edge.training.insertions import inserted_words_per_minute
 
@@ -26,6 +28,16 @@ def encoder(said: Tensor):
         return torch.nn.functional.one_hot(ids, len(TOKENS)).float(), lengths
 
     return encode
+
+
+@pytest.mark.parametrize("size", ["s100", "s015"])
+def test_what_ships_hears_next_to_nothing_in_silence_noise_hum_and_tones(size: str) -> None:
+    checkpoint = load_checkpoint(shipped_checkpoint())
+    trained = checkpoint.subnet(size)
+    dense = compact(checkpoint.supernet, trained.subnet, trained.head)
+    (rates,) = inserted_words_per_minute({size: dense}, checkpoint.tokens).values()
+    # At most one word in the minute of each kind, where there were 12 to 84.
+    assert {kind: rate for kind, rate in rates.items() if kind in TRAINED and rate > 1.5} == {}
 
 
 def test_words_in_every_kind_of_sound_are_counted_per_minute() -> None:

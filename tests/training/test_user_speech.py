@@ -324,6 +324,31 @@ def test_a_clip_that_a_model_does_not_take_is_named_and_the_others_are_scored(
     assert outcome.rates["utterances"] == 2 - len(short)
 
 
+def test_a_long_recording_is_heard_in_pieces(
+    evaluated: Evaluate, clip: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = artefact.load_artefact(shipped_checkpoint(), subnet=SIZE)
+    limited = dataclasses.replace(model, max_frames=1000)
+    monkeypatch.setattr(artefact, "load_artefact", lambda *_, **__: limited)
+    pause = 1e-4 * np.random.default_rng(0).standard_normal(9000)
+    long = np.tile(np.concatenate([clip, pause]), 6).astype(np.float32)
+    rows = f"u1\ta\t{WORDS}\nu2\ta\t{' '.join([WORDS] * 6)}\n"
+    folder = speech(tmp_path / "set", {"u1.wav": clip, "u2.wav": long}, HEADER + rows)
+    outcome = evaluated(folder, model=("model.pte", ""))
+    assert outcome.status == 0
+    assert outcome.rates["not_scored"] == {}
+    assert outcome.rates["utterances"] == 2
+    heard = {one["cut_id"]: one["hypothesis"] for one in outcome.rates["transcripts"]}
+    alone = [limited.text(one.log_probs) for one in limited.stretches(iter([_as_read(long)]))]
+    assert heard["u2"] == " ".join(filter(None, alone))
+    assert len(heard["u2"].split()) > 25
+
+
+def _as_read(samples: np.ndarray) -> np.ndarray:
+    """As a file of 16 bits holds it."""
+    return np.round(samples * 32768).clip(-32768, 32767).astype(np.float32) / np.float32(32768)
+
+
 def faulty(folder: Path, clip: np.ndarray) -> Corpus:
     """A corpus of which two development utterances cannot be scored."""
     table = f"utterance\tseconds\ttext\nu1\t\t{WORDS}\nu2\t3.5\t{WORDS}\nu3\t\t\n"
