@@ -16,7 +16,7 @@ from ortho_edge.devices.latency import (
 )
 from ortho_edge.devices.profile import Budget, DeviceProfile, Provenance
 
-METRIC = "dev_wer"
+METRIC, CHARACTER_METRIC = "dev_wer", "dev_cer"
 _WORDS = {
     "latency_ms": ("latency", " ms"),
     "memory_mb": ("memory", " MB"),
@@ -63,7 +63,15 @@ class Candidate:
     @property
     def error_rate(self) -> float | None:
         """Dev WER in per cent; None where training recorded none."""
-        value = self.trained.metrics.get(METRIC)
+        return self._recorded(METRIC)
+
+    @property
+    def character_error_rate(self) -> float | None:
+        """Dev CER in per cent; None where training recorded none."""
+        return self._recorded(CHARACTER_METRIC)
+
+    def _recorded(self, metric: str) -> float | None:
+        value = self.trained.metrics.get(metric)
         return None if value is None or math.isnan(value) else value
 
 

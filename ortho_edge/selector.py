@@ -8,6 +8,7 @@ devices at once, and beyond the trained subnets.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ortho_edge.candidates import Candidate, Limit, candidate, fits, limits, rounded_up
 from ortho_edge.checkpoint import Checkpoint, TrainedSubnet
@@ -30,6 +31,9 @@ __all__ = [
     "select",
     "selection_of",
 ]
+
+
+Error = Literal["error_rate", "character_error_rate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +187,8 @@ def choose(device: str, budget: Budget, candidates: Sequence[Candidate]) -> Sele
     fitting = [one for one in ordered if fits(budget, one)]
     if not fitting:
         raise UserError(impossible(device, budget, ordered))
-    by_error = _rank_by_error(ordered)
-    chosen = min(fitting, key=lambda one: _preference(one, by_error))
+    error = _deciding_error(ordered)
+    chosen = min(fitting, key=lambda one: _preference(one, error))
     return selection_of(device, budget, ordered, chosen)
 
 
@@ -193,15 +197,16 @@ def selection_of(
 ) -> Selection:
     """The selection of `chosen`, one of the candidates, with the cheapest better one as next up."""
     ordered = by_cheapness(candidates)
-    by_error = _rank_by_error(ordered)
-    rank = _preference(chosen, by_error)
-    better = (one for one in ordered if _preference(one, by_error) < rank)
+    error = _deciding_error(ordered)
+    rank = _preference(chosen, error)
+    better = (one for one in ordered if _preference(one, error) < rank)
     return Selection(
         device=device,
         budget=budget,
         candidates=ordered,
         chosen=chosen,
         next_up=next(better, None),
+        notes=(HOPELESS_NOTE,) if _hopeless(ordered) else (),
     )
 
 
@@ -214,15 +219,32 @@ def _cheapness(candidate: Candidate) -> tuple[float, ...]:
     return (candidate.latency_ms, candidate.flops, candidate.params)
 
 
-def _rank_by_error(candidates: Sequence[Candidate]) -> bool:
-    """Error rates decide only when every candidate has one: a missing one compares with nothing."""
-    return all(one.error_rate is not None for one in candidates)
+HOPELESS_WER = 90.0
+"""Dev WER in per cent above which word error rates differ by chance."""
+HOPELESS_NOTE = (
+    f"no size has a dev WER below {HOPELESS_WER:g} %: this checkpoint hears next to no words; "
+    "character error rates decide, where training recorded them"
+)
 
 
-def _preference(candidate: Candidate, by_error: bool) -> tuple[float, ...]:
+def _hopeless(candidates: Sequence[Candidate]) -> bool:
+    rates = [one.error_rate for one in candidates]
+    return all(rate is not None and rate > HOPELESS_WER for rate in rates)
+
+
+def _deciding_error(candidates: Sequence[Candidate]) -> Error | None:
+    """What tells the better candidate; a rate that one of them lacks compares with nothing."""
+    errors: list[Error] = ["error_rate"]
+    if _hopeless(candidates):
+        errors.insert(0, "character_error_rate")
+    known = (one for one in errors if all(getattr(which, one) is not None for which in candidates))
+    return next(known, None)
+
+
+def _preference(candidate: Candidate, error: Error | None) -> tuple[float, ...]:
     """Sorts the better candidate first; of equals, the order by cheapness decides."""
-    if by_error and candidate.error_rate is not None:
-        return (candidate.error_rate,)
+    if error is not None:
+        return (getattr(candidate, error),)
     return (-candidate.flops, -candidate.params)
 
 

@@ -1,6 +1,7 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -320,3 +321,27 @@ def test_a_checkpoint_without_subnets_is_refused() -> None:
     profile = load_profile("pixel8")
     with pytest.raises(UserError, match="no trained subnet"):
         select(profile, budget_for(profile), checkpoint_of(()))
+
+
+def with_rates(checkpoint: Checkpoint, *rates: dict[str, float]) -> Checkpoint:
+    subnets = zip(checkpoint.subnets, rates, strict=True)
+    return checkpoint_of(tuple(replace(one, metrics=metrics) for one, metrics in subnets))
+
+
+def test_where_all_words_are_wrong_characters_decide_and_it_is_said(checkpoint: Checkpoint) -> None:
+    profile = load_profile("pixel8")
+    budget = budget_for(profile)
+    hopeless = with_rates(
+        checkpoint, {"dev_wer": 98.9, "dev_cer": 70.0}, {"dev_wer": 97.2, "dev_cer": 95.0}
+    )
+    chosen = select(profile, budget, hopeless)
+    assert chosen.trained.name == "s100"
+    assert any("no size has a dev WER below 90 %" in line for line in chosen.explanation())
+    unknown = with_rates(checkpoint, {"dev_wer": 98.9}, {"dev_wer": 97.2, "dev_cer": 95.0})
+    assert select(profile, budget, unknown).trained.name == "s010"
+    one_good = with_rates(
+        checkpoint, {"dev_wer": 98.9, "dev_cer": 70.0}, {"dev_wer": 60.0, "dev_cer": 95.0}
+    )
+    chosen = select(profile, budget, one_good)
+    assert chosen.trained.name == "s010"
+    assert chosen.notes == ()
