@@ -237,8 +237,10 @@ def _deciding_error(candidates: Sequence[Candidate]) -> Error | None:
     errors: list[Error] = ["error_rate"]
     if _hopeless(candidates):
         errors.insert(0, "character_error_rate")
-    known = (one for one in errors if all(getattr(which, one) is not None for which in candidates))
-    return next(known, None)
+    for one in errors:
+        if all(getattr(candidate, one) is not None for candidate in candidates):
+            return one
+    return None
 
 
 def _preference(candidate: Candidate, error: Error | None) -> tuple[float, ...]:
