@@ -66,6 +66,7 @@ def time_in_turns(
     limit_seconds: float,
     label: str = "timing",
     clock: Callable[[], float] = time.thread_time,
+    wall_clock: Callable[[], float] = time.monotonic,
 ) -> dict[Key, Timing]:
     """Times calls in rounds until every call's noise is small or the time is up.
 
@@ -75,21 +76,22 @@ def time_in_turns(
         calls: What to time, each called with nothing.
         limit_seconds: Of wall-clock time; at least two rounds run in any case.
         label: Of the progress.
-        clock: Seconds.
+        clock: Seconds that a call takes.
+        wall_clock: Seconds that pass.
     """
-    stop = time.monotonic() + limit_seconds
+    stop = wall_clock() + limit_seconds
     for call in calls.values():
         for _ in range(WARM_UP_CALLS):
             call()
     halves = {key: _Halves() for key in calls}
-    start, rounds = time.monotonic(), 0
+    start, rounds = wall_clock(), 0
     quiet = not calls
     with Progress(label, total=round(limit_seconds), unit="s") as bar:
-        while not quiet and (rounds < 2 or time.monotonic() < stop):
+        while not quiet and (rounds < 2 or wall_clock() < stop):
             for key, call in calls.items():
                 halves[key].turn(rounds % 2, call, clock)
             rounds += 1
-            bar.reach(round(time.monotonic() - start))
+            bar.reach(round(wall_clock() - start))
             if rounds >= MIN_ROUNDS and rounds % 2 == 0:
                 quiet = all(one.spread < QUIET_SPREAD_PERCENT for one in halves.values())
     timings = {key: one.timing() for key, one in halves.items()}
