@@ -196,7 +196,8 @@ def speechocean762_small() -> Recipe:
 
 
 # The paper's audio is 60-7600 Hz, ours 20-7600 Hz as in sherpa-onnx. Labels are what the corpus was
-# prepared with: phonemes as in the paper, word pieces or characters. All else is as released.
+# prepared with: phonemes as in the paper, word pieces or characters. docs/method.md lists what else
+# differs from the released configurations.
 PAPER_AUGMENTATION = Augmentation(
     speed_probability=0.67, speed=(0.9, 1.1), reverberation_probability=0.0,
     band_limit_probability=0.0, noise_probability=0.0, gain_db=(0.0, 0.0), tempo_probability=0.0,
