@@ -5,13 +5,13 @@ sentence with it. A gzipped file is told by its content, whatever its name.
 """
 
 import gzip
+import io
 import math
 import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from ortho_edge.cli import UserError
 from ortho_edge.json_files import shown
@@ -31,7 +31,7 @@ Numbered = Iterator[tuple[int, bytes]]
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[io.BufferedIOBase]:
     """A file, unpacked where it is gzipped.
 
     Raises:
@@ -42,7 +42,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             packed = file.read(2) == GZIP_BEGINS
         if path.suffix == ".gz" and not packed:
             raise UserError(f"cannot read the language model {path}: it is not gzipped")
-        with cast("BinaryIO", gzip.open(path) if packed else path.open("rb")) as file:
+        with gzip.open(path) if packed else path.open("rb") as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read the language model {path}: {error}") from error
@@ -81,7 +81,7 @@ def check_arpa(path: Path) -> list[str]:
             raise UserError(f"cannot read the language model {path}: {error}") from error
 
 
-def _lines(file: BinaryIO) -> Numbered:
+def _lines(file: io.BufferedIOBase) -> Numbered:
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from ortho_edge.tokens import WORD_START, Tokens
 
@@ -35,6 +35,7 @@ _FIGURES = re.compile(
 _SPOKEN = {"&": " and ", "%": " percent ", WORD_START: " "}
 
 
+@runtime_checkable
 class Symbols(Protocol):
     """What is needed of a symbol table, see `ortho_edge.tokens.Tokens`."""
 
