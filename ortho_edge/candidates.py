@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ortho_edge.checkpoint import TrainedSubnet
 from ortho_edge.components import ComponentSpace
-from ortho_edge.devices.filter_banks import FEATURES_IN, Input
+from ortho_edge.devices.filter_banks import FEATURES_IN, Input, filter_bank_flops
 from ortho_edge.devices.latency import (
     MEMORY_BASIS,
     Prediction,
@@ -148,12 +148,13 @@ def candidate(
         for name in runtimes
     ]
     fullest = max(prints, key=lambda one: one.memory_mb)
-    flops = space.flops(subnet, seconds)
+    before = filter_bank_flops(seconds, takes)
+    flops = before + space.flops(subnet, seconds)
     return Candidate(
         trained=trained,
         params=round(space.cost(subnet, "params")),
         flops=flops,
-        flops_share=flops / space.flops(space.full(), seconds),
+        flops_share=flops / (before + space.flops(space.full(), seconds)),
         latency=tuple(
             predict_latency(
                 profile,

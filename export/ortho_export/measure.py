@@ -116,6 +116,7 @@ def check_budget(
     params: int,
     latency_ms: Mapping[str, float] | None = None,
     memory_mb: Mapping[str, float] | None = None,
+    planned_mb: float | None = None,
 ) -> None:
     """Checks artefacts against every limit of a budget that was measured.
 
@@ -125,6 +126,7 @@ def check_budget(
         params: Parameters of the encoder inside.
         latency_ms: By runtime, as far as it was checked for the device of the budget.
         memory_mb: Peak memory by runtime, measured on the device of the budget.
+        planned_mb: Memory that the ExecuTorch program plans, a part of what it needs anywhere.
 
     Raises:
         UserError: A limit is exceeded; names all that are.
@@ -140,6 +142,7 @@ def check_budget(
             (f"memory of {runtime} (MB)", value, budget.memory_mb)
             for runtime, value in (memory_mb or {}).items()
         ),
+        ("planned memory (MB)", planned_mb or 0.0, budget.memory_mb),
     ]
     broken = [
         f"{name} {value:.6g}, limit {limit:.6g}"

@@ -13,6 +13,7 @@ from ortho_edge.checkpoint import SYMBOLS, Checkpoint, load_checkpoint
 from ortho_edge.cli import UserError
 from ortho_edge.compaction import DenseEncoder, compact
 from ortho_edge.components import REFERENCE_SECONDS
+from ortho_edge.devices.filter_banks import filter_bank_flops
 from ortho_edge.devices.memory import can_measure, peak_memory_mb
 from ortho_edge.fleet import Demand, select_for_all
 from ortho_edge.precision import BY_DEFAULT, Precision
@@ -141,6 +142,7 @@ def export(request: Request) -> Export:
             result.params,
             {one.runtime: one.found_ms for one in checks if one.found_ms is not None},
             memory,
+            None if result.delegation is None else result.delegation.planned_bytes / 1e6,
         )
         manifest = describe(result, folder)
         manifest["files"] |= extra
@@ -334,7 +336,8 @@ def _result(
     memory_mb: Mapping[str, float],
 ) -> Export:
     space = model.checkpoint.supernet.space
-    flops = space.flops(model.selection.trained.subnet, REFERENCE_SECONDS)
+    before = filter_bank_flops(REFERENCE_SECONDS, request.input)
+    flops = before + space.flops(model.selection.trained.subnet, REFERENCE_SECONDS)
     return Export(
         request=request,
         selection=model.selection,
@@ -342,7 +345,7 @@ def _result(
         precisions=precisions,
         params=sum(parameter.numel() for parameter in model.encoder.parameters()),
         flops=flops,
-        flops_share=flops / space.flops(space.full(), REFERENCE_SECONDS),
+        flops_share=flops / (before + space.flops(space.full(), REFERENCE_SECONDS)),
         sizes_mb={
             runtime: size_mb(folder / request.file(runtime, one))
             for runtime, one in precisions.items()

@@ -13,7 +13,7 @@ from ortho_edge.costs import (
     tabulate,
     tabulate_peak,
 )
-from ortho_edge.devices.filter_banks import FEATURES_IN, Input
+from ortho_edge.devices.filter_banks import FEATURES_IN, Input, filter_bank_flops
 from ortho_edge.devices.latency import (
     figured_precision,
     predict_footprint,
@@ -144,6 +144,13 @@ def _memory_table(
     return replace(sums, floor=peaks.floor, peak_by_units=peaks.peak_by_units)
 
 
+def _with_filter_banks(model: CostModel, seconds: float, takes: Input) -> CostModel:
+    before = filter_bank_flops(seconds, takes)
+    return replace(
+        model, tables=tuple(replace(one, fixed=one.fixed + before) for one in model.tables)
+    )
+
+
 def budget_costs(
     profile: DeviceProfile,
     budget: Budget,
@@ -159,7 +166,7 @@ def budget_costs(
         "memory_mb": lambda: memory_costs(profile, space, seconds, runtimes, precision, takes),
         "size_mb": lambda: size_costs(profile, space, runtimes, precision, seconds, takes),
         "params": lambda: criterion_costs(space, "params"),
-        "flops": lambda: flops_costs(space, seconds),
+        "flops": lambda: _with_filter_banks(flops_costs(space, seconds), seconds, takes),
     }
     return [
         (model(), limit)

@@ -86,6 +86,11 @@ def filter_bank_work(seconds: float) -> Work:
     )
 
 
+def filter_bank_flops(seconds: float, takes: Input) -> float:
+    """FLOPs in front of every subnet for `seconds` of audio: none where features are taken."""
+    return 0.0 if takes == FEATURES_IN else filter_bank_work(seconds).flops
+
+
 def rates(costs: RuntimeCost) -> ModuleCost:
     """Of the filter banks: their own, else those of a feed-forward module, products of like shape.
 

@@ -86,7 +86,7 @@ class NumberFact:
 
     def __post_init__(self) -> None:
         """Raises ValueError when the value is not above 0."""
-        _require(0 < self.value < math.inf, f"value must be above 0, not {self.value}")
+        _positive("value", self.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +317,9 @@ class Budget:
             self.audio_seconds <= MOST_SECONDS,
             f"audio_seconds must be at most {MOST_SECONDS:g}, not {self.audio_seconds}",
         )
+        for one in fields(Budget):
+            value = getattr(self, one.name)
+            _positive(one.name, None if value == math.inf else value)  # which lifts a limit
 
 
 @dataclass(frozen=True, kw_only=True)

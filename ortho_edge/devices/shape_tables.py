@@ -16,6 +16,9 @@ import numpy as np
 from ortho_edge.cli import UserError
 from ortho_edge.conformer.architecture import Architecture
 
+LARGEST = 1e12
+"""Of cycles and of kilobytes in a table: more is a mistake of the file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleTable:
@@ -51,10 +54,10 @@ class ShapeTables:
                     f"modules.{kind}: cycles, sram_kb and file_kb need as many rows, and one"
                 )
             for row in (row for one in columns_of for row in one):
-                if len(row) != len(columns) or min(row) < 0:
+                if len(row) != len(columns) or not all(0 <= one <= LARGEST for one in row):
                     raise ValueError(
-                        f"modules.{kind}: a row holds {len(columns)} numbers of at least 0, one "
-                        f"per length, not {list(row)}"
+                        f"modules.{kind}: a row holds {len(columns)} numbers from 0 to "
+                        f"{LARGEST:g}, one per length, not {list(row)}"
                     )
 
     def check(self, architecture: Architecture, seconds: float, device: str) -> None:

@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 from tests.attack.harness import Count, repeated, run_kind
 from tests.attack.kinds import all_kinds
 
@@ -34,6 +36,8 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="repeat one case of --kind in this process")
     parser.add_argument("--keep", type=Path, default=Path(".attack"), help="for files that failed")
     chosen = parser.parse_args()
+    # A forked child would wait for ever for the threads that its parent had.
+    torch.set_num_threads(1)
     kinds = [one for one in all_kinds() if chosen.kind in (None, one.name)]
     if not kinds:
         parser.error(f"no kind {chosen.kind}; known: {', '.join(one.name for one in all_kinds())}")

@@ -106,9 +106,9 @@ def test_precisions_without_artefacts_of_audio_are_named(checkpoint: Checkpoint)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_limits_for_composition_are_the_predictions(precision: str, checkpoint: Checkpoint) -> None:
     profile, space = load_profile("pixel8"), checkpoint.supernet.space
-    budget = Budget(latency_ms=9.0, memory_mb=64.0, size_mb=9.0, audio_seconds=5.0)
+    budget = Budget(latency_ms=9.0, memory_mb=64.0, size_mb=9.0, flops=1e9, audio_seconds=5.0)
     names = ("executorch", "onnxruntime")
-    (latency, _), (memory, _), (size, _) = budget_costs(
+    (latency, _), (memory, _), (size, _), (flops, _) = budget_costs(
         profile, budget, space, names, precision, "audio"
     )
     rng = np.random.default_rng(0)
@@ -123,6 +123,7 @@ def test_limits_for_composition_are_the_predictions(precision: str, checkpoint: 
             for name in names
         ]
         assert latency.cost(subnet) == pytest.approx(max(times))
+        assert flops.cost(subnet) == pytest.approx(233_280_000 + space.flops(subnet, 5.0))
         assert size.cost(subnet) == pytest.approx(max(one.size_mb for one in prints))
         assert memory.cost(subnet) == pytest.approx(max(one.memory_mb for one in prints))
 
@@ -170,6 +171,9 @@ def test_of_a_thousand_random_requests_none_is_answered_above_a_limit(
             assert one.takes == takes
             assert within(one.p50_milliseconds, budget.latency_ms)
         assert within(space.cost(subnet, "params"), budget.params)
-        assert within(space.flops(subnet, seconds), budget.flops)
+        before = filter_bank_work(seconds).flops if takes == "audio" else 0.0
+        flops = before + space.flops(subnet, seconds)
+        assert selection.chosen.flops == pytest.approx(flops)
+        assert within(flops, budget.flops)
     assert all("no trained subnet fits the budget" in one for one in refusals)
     assert 200 < chosen < 900

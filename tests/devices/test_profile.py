@@ -203,6 +203,9 @@ MISTAKES = [
     (f"{FP32}.size.kb_per_module", -3, "kb_per_module must be finite and at least 0"),
     (f"{FP32}.size.kb_per_module", 1e308, "kb_per_module must be at most"),
     ("budget.audio_seconds", 1e308, "audio_seconds must be at most"),
+    ("budget.audio_seconds", 1e-300, "audio_seconds must be from 1e-06"),
+    ("budget.latency_ms", 1e308, "latency_ms must be from 1e-06 to 1e\\+12"),
+    ("budget.memory_mb", 1e-300, "memory_mb must be from 1e-06"),
 ]
 
 

@@ -204,7 +204,9 @@ def test_a_profile_with_tables_is_read_back_as_it_was_written(tmp_path: Path) ->
     ("audio_seconds = [1.0, 3.0, 10.0]", "audio_seconds = [1.0, 3.0]", "holds 2 numbers"),
     ("audio_seconds = [1.0, 3.0, 10.0]", "audio_seconds = [0.0, 3.0, 10.0]", "from above 0"),
     ("audio_seconds = [1.0, 3.0, 10.0]", "audio_seconds = []", "must rise"),
-    ("cycles = [[1107.0,", "cycles = [[-1.0,", "at least 0"),
+    ("cycles = [[1107.0,", "cycles = [[-1.0,", "numbers from 0 to"),
+    ("cycles = [[1107.0,", "cycles = [[inf,", "numbers from 0 to"),
+    ("cycles = [[1107.0,", "cycles = [[1e308,", "numbers from 0 to"),
     (".modules.norm]", ".modules.gru]", "unknown module kind 'gru'"),
     (f'{TABLE}provenance = "vela"', f'{TABLE}provenance = "analytic"', "tables belong"),
 ])  # fmt: skip

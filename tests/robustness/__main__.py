@@ -231,6 +231,8 @@ def main() -> int:
     for name, count in (("training", 20), ("export", 50), ("prepare", 20), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=count)
     wanted = parser.parse_args()
+    # A forked child would wait for ever for the threads that its parent had.
+    torch.set_num_threads(1)
     failures = 0
     for name, kind in KINDS.items():
         count, chance = getattr(wanted, name), random.Random(f"{name} {wanted.seed}")
